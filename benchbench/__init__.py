@@ -1,0 +1,45 @@
+"""Benchmark how well encoders trained on unlabelled domains carry a classifier across a shift.
+
+All that a plugin needs is importable from here, and is loaded when first asked for: the command
+line starts without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from benchbench.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from benchbench.contracts import (
+        TEST,
+        TRAIN,
+        UNKNOWN,
+        VAL,
+        BadInput,
+        Batch,
+        DomainData,
+        ImageFiles,
+        Objective,
+        Task,
+    )
+
+__version__ = "0.1.0"
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "UNKNOWN",
+    "VAL",
+    "BadInput",
+    "Batch",
+    "DomainData",
+    "ImageFiles",
+    "Objective",
+    "Task",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("benchbench.contracts"), name)
+    raise AttributeError(f"module 'benchbench' has no attribute {name!r}")
