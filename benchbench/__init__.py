@@ -8,20 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from benchbench.hookspecs import hookimpl
+from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
 
 if TYPE_CHECKING:
-    from benchbench.contracts import (
-        TEST,
-        TRAIN,
-        UNKNOWN,
-        VAL,
-        BadInput,
-        Batch,
-        DomainData,
-        ImageFiles,
-        Objective,
-        Task,
-    )
+    from benchbench.contracts import Batch, DomainData, ImageFiles, Objective, Task
 
 __version__ = "0.1.0"
 __all__ = [

@@ -1,23 +1,11 @@
 """What plugins and core hand to each other."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-
-UNKNOWN = -1  # the label of a row whose class the method may not see, or nobody knows
-TRAIN, VAL, TEST = 0, 1, 2  # the values of `split`
-
-
-class BadInput(Exception):
-    """What the user gave cannot be used.
-
-    The message is one sentence that says what is wrong, where, and what there is instead. The
-    command line prints it, without a traceback, and exits with status 2.
-    """
 
 
 @dataclass(frozen=True)
@@ -74,21 +62,6 @@ class Batch:
     progress: float  # the share of the stage's steps already done, in [0, 1)
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What a stage may spend."""
-
-    steps: int
-    batch_size: int  # rows drawn per step, as many from every domain the stage sees
-    lr: float
-    weight_decay: float
-    warmup: float  # the share of the steps over which the learning rate rises
-
-    @property
-    def images_seen(self) -> int:
-        return self.steps * self.batch_size
-
-
 class Objective(nn.Module, ABC):
     """What a stage minimises. Its own parameters are trained with the encoder's."""
 
@@ -100,7 +73,7 @@ class Objective(nn.Module, ABC):
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
         """The loss of one batch, a scalar."""
 
-    def after_step(self, encoder: nn.Module) -> None:  # noqa: B027  (most objectives need none)
+    def after_step(self, encoder: nn.Module) -> None:
         """Called after every optimizer step, e.g. to move a momentum encoder."""
 
     def predict(self, z: Tensor) -> Tensor:
@@ -110,12 +83,6 @@ class Objective(nn.Module, ABC):
     @property
     def has_head(self) -> bool:
         return type(self).predict is not Objective.predict
-
-
-def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A seed for one purpose, such as ``("views", step)``, that no other purpose shares."""
-    text = "/".join(map(str, (seed, *purpose)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
 def floats(images: Tensor) -> Tensor:

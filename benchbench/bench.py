@@ -1,0 +1,139 @@
+"""How far a training step is from the floor of the machine: both measured in one run."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from benchbench.catalog import Catalog
+from benchbench.contracts import Objective, floats
+from benchbench.data.feed import Feed
+from benchbench.data.pack import Pack
+from benchbench.machine import Machine, keep_freed_memory
+from benchbench.plan import build_augmentation, build_encoder
+from benchbench.terms import TRAIN, Budget
+from benchbench.train import parameter_groups, train
+
+SHAPES = {  # the encoder, and the side of its images
+    "small_cnn@32": ("small_cnn", 32),
+    "resnet18@32": ("timm(model='resnet18', small_stem=True)", 32),
+    "resnet50@224": ("timm(model='resnet50')", 224),
+    "vit_small@224": ("timm(model='vit_small_patch16_224')", 224),
+}
+AUGMENTATION = "random_resized_crop | horizontal_flip | color_jitter | greyscale | gaussian_blur"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Medians over rounds, in milliseconds; the ratio's are of floor and step run side by side."""
+
+    shape: str
+    batch_size: int
+    device: str
+    precision: str
+    rounds: int
+    floor: float  # forward, backward and update on two batches that already lie on the device
+    step: float  # gather, two views, forward, loss, backward and update
+    ratio: float
+    ratio_range: tuple[float, float]
+    gather: float
+    views: float
+    images_per_second: float
+
+
+def measure(
+    catalog: Catalog, machine: Machine, shape: str, batch_size: int, rounds: int, steps: int
+) -> Report:
+    """SimCLR with all of its augmentation on random images, against the same network bare."""
+    keep_freed_memory()
+    text, side = SHAPES[shape]
+    pack = random_pack(side, rows=2 * batch_size)
+    encoder = build_encoder(catalog.resolve("encoder", text), pack.task, seed=0)
+    encoder = encoder.to(machine.device).to(memory_format=torch.channels_last)
+    objective = catalog.resolve("objective", "simclr").build(encoder, pack.task)
+    objective = objective.to(machine.device)
+    augment = build_augmentation(catalog.pipeline(AUGMENTATION), pack.task)
+    feed = Feed(pack, pack.domain_names, (), batch_size, 0, machine.device)
+    images = floats(feed(0).images)
+    budget = Budget(steps + 1, batch_size, lr=1e-3, weight_decay=1e-4, warmup=0.1)
+
+    def our_step() -> float:
+        ticks: list[float] = []
+
+        def watch(done: int, loss: Tensor) -> None:
+            ticks.append(now(machine))
+
+        train(
+            encoder, objective, augment, feed, budget, 0, precision=machine.precision, watch=watch
+        )
+        return median(later - before for before, later in zip(ticks, ticks[1:], strict=False))
+
+    bare = bare_step(encoder, objective, images, budget, machine)
+    clocked(bare, 1, machine)
+    our_step()  # warmed up
+    pairs = [(clocked(bare, steps, machine), our_step()) for _ in range(rounds)]
+    ratios = [step / floor for floor, step in pairs]
+    step = median(step for _, step in pairs)
+    return Report(
+        shape,
+        batch_size,
+        machine.name,
+        machine.precision,
+        rounds,
+        floor=1e3 * median(floor for floor, _ in pairs),
+        step=1e3 * step,
+        ratio=median(ratios),
+        ratio_range=(min(ratios), max(ratios)),
+        gather=1e3 * clocked(lambda: feed(1), steps, machine),
+        views=1e3 * clocked(lambda: (augment(images), augment(images)), steps, machine),
+        images_per_second=batch_size / step,
+    )
+
+
+def bare_step(
+    encoder: nn.Module, objective: Objective, images: Tensor, budget: Budget, machine: Machine
+) -> Callable[[], None]:
+    """What no training step can do without, at the same precision and memory layout."""
+    both = torch.cat([images, images]).to(memory_format=torch.channels_last)
+    groups = parameter_groups(encoder, objective, budget)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+
+    def step() -> None:
+        encoder.train()
+        with torch.autocast(
+            machine.device.type, torch.bfloat16, enabled=machine.precision == "bf16"
+        ):
+            loss = encoder(both).float().square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def clocked(call: Callable[[], object], times: int, machine: Machine) -> float:
+    """Median seconds of a call."""
+    spans = []
+    for _ in range(times):
+        start = now(machine)
+        call()
+        spans.append(now(machine) - start)
+    return median(spans)
+
+
+def now(machine: Machine) -> float:
+    """The time at which the device has done all that it was told."""
+    if machine.device.type == "cuda":
+        torch.cuda.synchronize(machine.device)
+    return time.perf_counter()
+
+
+def random_pack(side: int, rows: int) -> Pack:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (rows, 3, side, side), dtype=torch.uint8, generator=generator)
+    labels = torch.zeros(rows, dtype=torch.int64)
+    split = torch.full_like(labels, TRAIN)
+    return Pack(images, labels, labels, split, ("any",), ("random",), "none", "random")

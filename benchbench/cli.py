@@ -1,0 +1,325 @@
+"""The command line: parsing and printing, nothing else. What is heavy is imported by commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from benchbench import __version__
+from benchbench.terms import BadInput
+
+if TYPE_CHECKING:
+    from benchbench.plan import Plan
+    from benchbench.suite import Cell
+
+KINDS = ("datasets", "encoders", "augmentations", "objectives")
+
+
+class Main(click.Group):
+    """Bad input ends in one sentence and status 2; an interrupt in 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BadInput as error:
+            click.echo(f"benchbench: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="benchbench")
+def main() -> None:
+    """Will it transfer? Contrastive pre-training against invariance methods under domain shift.
+
+    SUITE is the name of a shipped suite (quickstart, digits) or the path of a TOML file.
+    """
+
+
+store_option = click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".benchbench"),
+    envvar="BENCHBENCH_STORE",
+    show_default=True,
+    help="Where encoders, features and records are kept.",
+)
+data_option = click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("data"),
+    envvar="BENCHBENCH_DATA",
+    show_default=True,
+    help="Where datasets that are files lie.",
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+only_option = click.option(
+    "--only",
+    metavar="EXPR",
+    default="",
+    help="Some cells: 'method=erm*,shift=scans > *,seed=0', or a part of their names.",
+)
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(KINDS), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Everything that is known, for programs.")
+def list_(kind: str | None, as_json: bool) -> None:
+    """Show what the installed plugins offer, with every option and its default."""
+    from benchbench.catalog import load
+    from benchbench.spelling import spell
+
+    catalog = load()
+    chosen = [e for e in catalog.entries.values() if kind is None or f"{e.kind}s" == kind]
+    if as_json:
+        offers = [
+            {
+                "kind": entry.kind,
+                "name": entry.name,
+                "options": {name: repr(value) for name, value in entry.options.items()},
+                "summary": entry.summary,
+                "plugin": vars(entry.plugin),
+            }
+            for entry in chosen
+        ]
+        click.echo(json.dumps({"offers": offers, "set_aside": dict(catalog.aside)}, indent=1))
+        return
+    for group in KINDS:
+        members = [entry for entry in chosen if f"{entry.kind}s" == group]
+        if members:
+            click.secho(group, bold=True)
+        for entry in sorted(members, key=lambda e: e.name):
+            click.echo(f"  {spell(entry.name, entry.options)}")
+            click.echo(f"      {entry.summary} [{entry.plugin.distribution}]")
+    for plugin, reason in catalog.aside.items():
+        click.echo(f"set aside: plugin {plugin}: {reason}", err=True)
+
+
+@main.command()
+@click.argument("suite")
+@store_option
+@data_option
+@device_option
+@only_option
+@click.option(
+    "--dry-run", is_flag=True, help="Show what would be done, and how long it would take."
+)
+def run(suite: str, store: Path, data: Path, device: str, only: str, dry_run: bool) -> None:
+    """Train and score every cell of SUITE that has no record yet, then print the board.
+
+    Run it again after an interruption: what was finished is kept, and nothing is done twice.
+    """
+    from benchbench.launch.local import run_cells
+    from benchbench.progress import Progress
+
+    plan = make_plan(suite, store, data, device)
+    cells = chosen_cells(plan, only)
+    if dry_run:
+        show_plan(plan, cells)
+        return
+    for cell in cells:
+        plan.check(cell)
+    to_do = [cell for cell in cells if not plan.done(cell)]
+    plan.store.check(plan.bytes_needed(to_do))
+    click.echo(
+        f"{plan.suite.name}: {len(cells)} cells, {len(to_do)} to run on {plan.machine.name} in "
+        f"{plan.machine.precision}; store {store}",
+        err=True,
+    )
+    progress = Progress(len(to_do))
+    try:
+        records = run_cells(plan, to_do, progress)
+    except KeyboardInterrupt:
+        progress.close()
+        again = " ".join(["benchbench", *sys.argv[1:]])
+        click.echo(f"\nStopped. What was finished is kept; go on with: {again}", err=True)
+        sys.exit(130)
+    progress.close()
+    click.echo(board_of(plan, "markdown"), nl=False)
+    if any(record.status != "scored" for record in records):
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("suite", metavar="SUITE|DIR")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "csv", "latex", "json"]),
+    default="markdown",
+    show_default=True,
+)
+@store_option
+@data_option
+@device_option
+def leaderboard(suite: str, form: str, store: Path, data: Path, device: str) -> None:
+    """Print the board of SUITE from the store, or of a folder with suite.toml and records/."""
+    folder = Path(suite)
+    if (folder / "records").is_dir():
+        from benchbench.board import published
+
+        click.echo(published(folder, form), nl=False)
+    else:
+        click.echo(board_of(make_plan(suite, store, data, device), form), nl=False)
+
+
+@main.command()
+@click.argument("suite")
+@store_option
+@data_option
+@device_option
+@only_option
+def status(suite: str, store: Path, data: Path, device: str, only: str) -> None:
+    """Say how many cells of SUITE are scored, failed or still to run."""
+    plan = make_plan(suite, store, data, device)
+    cells = chosen_cells(plan, only)
+    records = {cell: plan.record(cell) for cell in cells}
+    states: dict[str, int] = {}
+    for record in records.values():
+        state = record.status if record else "to run"
+        states[state] = states.get(state, 0) + 1
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    click.echo(f"{plan.suite.name}: {len(cells)} cells: {counts}")
+    for cell, record in records.items():
+        if record and record.status != "scored":
+            click.echo(f"  {cell}: {record.status}: {record.reason}")
+
+
+@main.command()
+@device_option
+@click.option("--json", "as_json", is_flag=True)
+def sysinfo(device: str, as_json: bool) -> None:
+    """Describe this machine and its packages, for a bug report. No host or user name."""
+    from benchbench.catalog import load
+    from benchbench.machine import Machine
+
+    machine, catalog = Machine.choose(device, "auto"), load()
+    plugins = {e.plugin.name: vars(e.plugin) for e in catalog.entries.values()}
+    facts = {
+        **machine.environment().model_dump(),
+        "precision": machine.precision,
+        "plugins": plugins,
+        "set_aside": dict(catalog.aside),
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    for name in ("benchbench", "python", "platform", "device", "threads", "precision"):
+        click.echo(f"{name:12} {facts[name]}")
+    for name, version in machine.environment().packages.items():
+        click.echo(f"{name:12} {version}")
+    for plugin in plugins.values():
+        origin = f"{plugin['distribution']} {plugin['version']}"
+        click.echo(f"plugin       {plugin['name']}: {origin}, source {plugin['digest'][:12]}")
+    for name, reason in catalog.aside.items():
+        click.echo(f"set aside    {name}: {reason}")
+
+
+def make_plan(suite: str, store: Path, data: Path, device: str) -> Plan:
+    from benchbench.catalog import load
+    from benchbench.plan import Plan
+    from benchbench.progress import Decoding
+    from benchbench.store import Store
+    from benchbench.suite import Suite
+
+    read = Suite.read(suite)
+    return Plan.make(read, load(), data, Store(store), device, Decoding())
+
+
+def chosen_cells(plan: Plan, only: str) -> list[Cell]:
+    from benchbench.suite import matches
+
+    cells = [cell for cell in plan.cells if matches(cell, only)]
+    if not cells:
+        raise BadInput(f"--only {only!r} leaves none of the {len(plan.cells)} cells")
+    return cells
+
+
+def board_of(plan: Plan, form: str) -> str:
+    from benchbench.board import expected_by, render
+
+    records = [record for cell in plan.cells if (record := plan.record(cell))]
+    shifts = tuple(dict.fromkeys(str(cell.shift) for cell in plan.cells))
+    return render(records, expected_by(plan.suite, shifts), form)
+
+
+def show_plan(plan: Plan, cells: list[Cell]) -> None:
+    """What `run` would do with every cell, and an estimate from a few steps of every kind."""
+    from benchbench.launch.local import estimate
+
+    runnable, refused = [], 0
+    for cell in cells:
+        try:
+            plan.check(cell)
+        except BadInput as error:
+            click.echo(f"{cell}: cannot run, because {error}")
+            refused += 1
+            continue
+        done = plan.done(cell)
+        click.echo(f"{cell}: {'cached' if done else 'to run'}")
+        if not done:
+            runnable.append(cell)
+    stages, seconds = estimate(plan, runnable)
+    click.echo(
+        f"{len(cells) - len(runnable) - refused} cached, {len(runnable)} to run, {refused} cannot; "
+        f"{stages} stages to train, about {spelled(seconds)} on {plan.machine.name}"
+    )
+    if refused:
+        sys.exit(2)
+
+
+def spelled(seconds: float) -> str:
+    """A time to read: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@main.command()
+@click.argument("shape", default="resnet18@32")
+@click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=2))
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option("--steps", default=5, show_default=True, type=click.IntRange(min=2))
+@click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto")
+@device_option
+@click.option("--json", "as_json", is_flag=True)
+def bench(
+    shape: str,
+    batch_size: int,
+    rounds: int,
+    steps: int,
+    precision: Literal["auto", "bf16", "fp32"],
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure a training step against its floor. SHAPE: resnet18@32, resnet50@224, ..."""
+    from dataclasses import asdict
+
+    from benchbench.bench import SHAPES, measure
+    from benchbench.catalog import load
+    from benchbench.machine import Machine
+    from benchbench.spelling import instead
+
+    if shape not in SHAPES:
+        raise BadInput(f"no shape is named {shape!r}; {instead(shape, SHAPES)}")
+    machine = Machine.choose(device, precision)
+    report = measure(load(), machine, shape, batch_size, rounds, steps)
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=1))
+        return
+    low, high = report.ratio_range
+    click.echo(
+        f"{report.shape}, batch {report.batch_size}, {report.precision}, {report.device}, "
+        f"medians of {report.rounds} rounds\n"
+        f"floor  {report.floor:8.1f} ms  forward, backward, update on two resident batches\n"
+        f"step   {report.step:8.1f} ms  gather, two views, SimCLR, backward, update\n"
+        f"ratio  {report.ratio:8.3f}     from {low:.3f} to {high:.3f}\n"
+        f"gather {report.gather:8.1f} ms\n"
+        f"views  {report.views:8.1f} ms\n"
+        f"{report.images_per_second:,.0f} images/s"
+    )

@@ -1,0 +1,1 @@
+"""From what a dataset plugin describes to rows on the device."""

@@ -1,0 +1,76 @@
+"""Which rows a stage meets, and when: a function of (seed, step) alone."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from benchbench.contracts import Rows
+from benchbench.data.pack import Pack
+from benchbench.terms import TRAIN, UNKNOWN, BadInput, derive_seed
+
+
+class Feed:
+    """Training rows of some domains, as many from each; labels of some domains only.
+
+    Every domain's rows are walked through in a fresh random order per epoch. Calling with a step
+    gives that step's rows on the device, whatever was asked before.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        domains: Sequence[str],
+        labelled: Sequence[str],
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.domains, self.seed, self.device = tuple(domains), seed, device
+        self.pools = [pack.rows(domain, TRAIN) for domain in domains]
+        extra = batch_size % len(domains)
+        self.shares = [batch_size // len(domains) + (i < extra) for i in range(len(domains))]
+        for domain, pool, share in zip(domains, self.pools, self.shares, strict=True):
+            if share > len(pool):
+                raise BadInput(
+                    f"batch_size = {batch_size} takes {share} rows of domain {domain!r} per step, "
+                    f"but it has {len(pool)} training rows"
+                )
+        numbers = torch.tensor([pack.domain_names.index(name) for name in labelled])
+        visible = torch.isin(pack.domains, numbers)
+        self.images = pack.images
+        self.labels = pack.labels.where(visible, torch.tensor(UNKNOWN)).to(device)
+        self.row_domains = pack.domains.to(device)
+        if device.type == "cuda" and fits(pack.images, device):
+            self.images = pack.images.to(device)
+        self._order = lru_cache(2 * len(domains))(self._shuffled)
+
+    def __call__(self, step: int) -> Rows:
+        index = torch.cat([self._walk(i, step) for i in range(len(self.domains))])
+        there = index.to(self.device, non_blocking=True)
+        if self.images.device == self.device:
+            images = self.images[there]
+        else:  # larger than the device: gather here, copy the batch
+            images = self.images[index].pin_memory().to(self.device, non_blocking=True)
+        return Rows(images, self.labels[there], self.row_domains[there])
+
+    def _walk(self, number: int, step: int) -> Tensor:
+        """This step's rows of one domain: the next ``share`` of an endless shuffled walk."""
+        size, share = len(self.pools[number]), self.shares[number]
+        epoch, start = divmod(step * share, size)
+        rows = self._order(number, epoch)[start : start + share]
+        if len(rows) < share:
+            rows = torch.cat([rows, self._order(number, epoch + 1)[: share - len(rows)]])
+        return rows
+
+    def _shuffled(self, number: int, epoch: int) -> Tensor:
+        seed = derive_seed(self.seed, "order", self.domains[number], epoch)
+        pool = self.pools[number]
+        return pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))]
+
+
+def fits(images: Tensor, device: torch.device) -> bool:
+    """Whether the images take at most half of the device's free memory."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.nbytes <= free // 2

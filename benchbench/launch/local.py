@@ -1,0 +1,74 @@
+"""Run cells one after the other in this process."""
+
+import errno
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from benchbench.machine import keep_freed_memory
+from benchbench.plan import Plan
+from benchbench.record import Record, Status
+from benchbench.run import Watcher, describe, execute, seconds_per_step
+from benchbench.suite import Cell
+from benchbench.terms import BadInput
+from benchbench.train import Diverged
+
+
+class Audience(Protocol):
+    """Who is told how a suite goes on."""
+
+    def cell_starts(self, number: int, cell: Cell) -> Watcher: ...
+
+    def cell_ends(self, record: Record) -> None: ...
+
+
+def run_cells(plan: Plan, cells: Sequence[Cell], audience: Audience) -> list[Record]:
+    """Run every cell; one that fails is recorded as such and does not stop the others.
+
+    BadInput, which a later cell would meet too (no space left), and KeyboardInterrupt do.
+    """
+    keep_freed_memory()
+    records = []
+    for number, cell in enumerate(cells):
+        watcher = audience.cell_starts(number, cell)
+        try:
+            record = execute(cell, plan, watcher)
+        except BadInput:
+            raise
+        except Exception as error:
+            record = describe(cell, plan, failure(error), f"{type(error).__name__}: {error}")
+            plan.store.write_record(record)
+        audience.cell_ends(record)
+        records.append(record)
+    return records
+
+
+def failure(error: Exception) -> Status:
+    """How a cell ended that has no score."""
+    if isinstance(error, Diverged | FloatingPointError):
+        return "diverged"
+    words = str(error)  # on the CPU torch raises RuntimeError when memory runs out
+    exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
+    )
+    return "oom" if exhausted or "can't allocate memory" in words else "failed"
+
+
+def estimate(plan: Plan, cells: Sequence[Cell]) -> tuple[int, float]:
+    """How many stages the cells still have to train, and about how many seconds that takes.
+
+    A few steps of every kind of stage are tried here.
+    """
+    pace: dict[tuple[object, ...], float] = {}
+    missing: dict[str, float] = {}
+    for cell in cells:
+        for link in plan.links(cell):
+            if link.key in missing or plan.store.has("stages", link.key):
+                continue
+            texts = (link.objective.text, *(choice.text for choice in link.augmentations))
+            kind = (cell.method.encoder, link.stage.budget.batch_size, *texts)
+            if kind not in pace:
+                pace[kind] = seconds_per_step(cell, link, plan)
+            missing[link.key] = pace[kind] * link.stage.budget.steps
+    return len(missing), sum(missing.values())

@@ -1,0 +1,96 @@
+"""Where a suite runs, and what is worth knowing of that place. No host and no user name."""
+
+import ctypes
+import os
+import platform
+import resource
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from benchbench.record import Environment
+from benchbench.terms import BadInput, Precision
+
+PACKAGES = ("numpy", "pillow", "scikit-learn", "timm", "torch", "torchvision", "wilds")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device, and how exactly it computes."""
+
+    device: torch.device
+    precision: Precision
+
+    @classmethod
+    def choose(cls, device: str, precision: Precision | Literal["auto"]) -> "Machine":
+        """``auto`` takes the GPU where there is one, and bf16 where the hardware has it."""
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        try:
+            chosen = torch.device(("cuda" if count else "cpu") if device == "auto" else device)
+        except RuntimeError:
+            chosen = torch.device("meta")
+        if chosen.type not in ("cpu", "cuda"):
+            raise BadInput(f"no device is named {device!r}; there is auto, cpu, cuda")
+        if chosen.type == "cuda" and (chosen.index or 0) >= count:
+            raise BadInput(f"device {device!r} was asked for, but this machine has {count} of CUDA")
+        native = cpu_has_bf16() if chosen.type == "cpu" else torch.cuda.is_bf16_supported(False)
+        return cls(chosen, ("bf16" if native else "fp32") if precision == "auto" else precision)
+
+    @property
+    def name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
+
+    def start_counting(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_memory_gb(self) -> float:
+        """Of the device since ``start_counting``; of the whole process where that is the CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 1e9
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+    def environment(self) -> Environment:
+        return Environment(
+            benchbench=version("benchbench-shift"),
+            python=platform.python_version(),
+            platform=f"{platform.system()} {platform.machine()}",
+            device=self.name,
+            threads=torch.get_num_threads(),
+            packages={name: version(name) for name in PACKAGES},
+        )
+
+
+def cpu_has_bf16() -> bool:
+    """Whether bf16 products are instructions of this CPU, not emulated."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores"
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep large blocks: page faults of fresh activations cost up to 40 % of a step.
+
+    See docs/performance.md. Does nothing where the C library is another.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # mallopt(3)
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, 1 << 30)

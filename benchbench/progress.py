@@ -1,0 +1,84 @@
+"""What a person sees while a suite runs: bars on a terminal, a line per cell elsewhere."""
+
+import sys
+import time
+from functools import cached_property
+from typing import NoReturn
+
+from torch import Tensor
+from tqdm import tqdm
+
+from benchbench.record import Record
+from benchbench.run import Watcher
+from benchbench.suite import Cell, Stage
+from benchbench.train import Watch
+
+LOOK_EVERY = 0.5  # seconds between two looks at the loss, each of which waits for the device
+
+
+class Progress:
+    """An audience for `run_cells`. Everything goes to standard error."""
+
+    def __init__(self, cells: int) -> None:
+        self.count = cells
+        self.terminal = sys.stderr.isatty()
+        self.suite = tqdm(total=cells, unit="cell", disable=not self.terminal, dynamic_ncols=True)
+        self.started = time.monotonic()
+
+    def cell_starts(self, number: int, cell: Cell) -> Watcher:
+        self.suite.set_description(f"{cell}")
+        self.number, self.cell_started = number, time.monotonic()
+        return self._stage_starts
+
+    def _stage_starts(self, stage: Stage) -> Watch:
+        bar = tqdm(
+            total=stage.budget.steps,
+            desc=f"  {stage.objective}",
+            unit="step",
+            leave=False,
+            disable=not self.terminal,
+            dynamic_ncols=True,
+        )
+        looked = time.monotonic()
+
+        def watch(done: int, loss: Tensor) -> None:
+            nonlocal looked
+            finished = done == stage.budget.steps
+            if self.terminal and (finished or time.monotonic() - looked > LOOK_EVERY):
+                bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+                bar.update(done - bar.n)
+                looked = time.monotonic()
+            if finished:
+                bar.close()
+
+        return watch
+
+    def cell_ends(self, record: Record) -> None:
+        seconds = time.monotonic() - self.cell_started
+        if record.status == "scored":
+            target, source = (100 * record.accuracy(role) for role in ("target", "source"))
+            outcome = f"target {target:.1f}, source {source:.1f}"
+        else:
+            outcome = f"{record.status}: {record.reason}"
+        name = f"{record.method} · {record.shift} · seed {record.seeds.train}"
+        tqdm.write(
+            f"{self.number + 1}/{self.count} {name}: {outcome} ({seconds:.1f} s)", file=sys.stderr
+        )
+        self.suite.update()
+
+    def close(self) -> None:
+        self.suite.close()
+
+
+class Decoding:
+    """A bar for the images that are decoded once."""
+
+    @cached_property
+    def bar(self) -> "tqdm[NoReturn]":
+        return tqdm(desc="decoding", unit="image", file=sys.stderr)
+
+    def __call__(self, done: int, total: int) -> None:
+        self.bar.total = total
+        self.bar.update(done - self.bar.n)
+        if done == total:
+            self.bar.close()

@@ -1,0 +1,217 @@
+"""Readouts: how predictions are read off frozen features.
+
+``factory(*, options)`` returns ``fit(train, val, num_classes) -> Fitted``; what is left open is
+chosen on ``val``, which is labelled source. Only features enter; `head` is the objective's own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchbench.features import Features
+from benchbench.spelling import instead, options_of, parse, settle, spell
+from benchbench.terms import UNKNOWN, BadInput
+
+Scores = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Predictions, and how they were chosen."""
+
+    scores: Scores  # features [N, D] to scores [N, num_classes]
+    selection: str  # the rule: "source-val", or "last" where nothing was chosen
+    chosen: Mapping[str, float] = field(default_factory=dict)
+
+
+Fit = Callable[[Features, Features, int], Fitted]
+
+
+def linear(*, penalties: int = 45, max_iter: int = 200) -> Fit:
+    """L2-regularised logistic regression, C chosen on source validation among 1e-6 … 1e5.
+
+    All penalties at once. The path is that of CLIP (Radford et al. 2021, A.3) and of Shen et al.
+    2022; features are not rescaled.
+    """
+
+    def fit(train: Features, val: Features, num_classes: int) -> Fitted:
+        path = torch.logspace(-6, 5, penalties, dtype=torch.float64).tolist()
+        weights = logistic_path(train.z, train.labels, num_classes, path, max_iter)
+        right = [accuracy(with_bias(val.z) @ weight, val.labels) for weight in weights]
+        best = right.index(max(right))  # of equals the strongest penalty
+        return Fitted(lambda z: with_bias(z) @ weights[best], "source-val", {"C": path[best]})
+
+    return fit
+
+
+def knn(*, k: tuple[int, ...] = (1, 5, 10, 20, 50), temperature: float = 0.07) -> Fit:
+    """k nearest neighbours by cosine, votes weighted by exp(cosine / temperature).
+
+    Wu et al. 2018, section 3.4; k chosen on source validation.
+    """
+    if min(k, default=0) < 1 or temperature <= 0:
+        raise BadInput(f"readout knn needs k ≥ 1 and temperature > 0, not {k} and {temperature}")
+
+    def fit(train: Features, val: Features, num_classes: int) -> Fitted:
+        keys = F.normalize(train.z, dim=1)
+        votes = F.one_hot(train.labels, num_classes).float()
+        sizes = [size for size in k if size <= len(keys)] or [len(keys)]
+
+        def scores(z: Tensor, size: int) -> Tensor:
+            parts = []
+            for part in F.normalize(z, dim=1).split(1024):
+                near, index = (part @ keys.T).topk(size)
+                parts.append(((near / temperature).exp()[:, :, None] * votes[index]).sum(1))
+            return torch.cat(parts)
+
+        right = [accuracy(scores(val.z, size), val.labels) for size in sizes]
+        best = sizes[right.index(max(right))]
+        return Fitted(lambda z: scores(z, best), "source-val", {"k": float(best)})
+
+    return fit
+
+
+def head(predict: Scores) -> Fit:
+    """The objective's own head, as the last step left it."""
+
+    @torch.no_grad()
+    def scores(z: Tensor) -> Tensor:
+        return predict(z)
+
+    return lambda train, val, num_classes: Fitted(scores, "last")
+
+
+READOUTS: Mapping[str, Callable[..., Fit]] = {"linear": linear, "knn": knn}
+HEAD = "head"
+
+
+def resolve_readout(text: str) -> tuple[str, Callable[[], Fit] | None]:
+    """The spelling with all defaults, and what builds it; None for the objective's own head."""
+    name, chosen = parse(text)
+    if name == HEAD and not chosen:
+        return HEAD, None
+    if name not in READOUTS:
+        raise BadInput(f"no readout is named {name!r}; {instead(name, [*READOUTS, HEAD])}")
+    factory = READOUTS[name]
+    options = settle(f"readout {name}", options_of(factory), chosen)
+    return spell(name, options), lambda: factory(**options)
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    return (scores.argmax(1) == labels).double().mean().item()
+
+
+def with_bias(z: Tensor) -> Tensor:
+    return F.pad(z.double(), (0, 1), value=1.0)
+
+
+def known(features: Features) -> Features:
+    """The rows whose label is known."""
+    keep = features.labels != UNKNOWN
+    return Features(features.z[keep], features.labels[keep])
+
+
+def logistic_path(
+    z: Tensor, labels: Tensor, num_classes: int, path: list[float], max_iter: int
+) -> Tensor:
+    """Weights [P, D + 1, K] minimising mean cross-entropy + ‖W‖² / (2 n C) for every C in ``path``.
+
+    scikit-learn's LogisticRegression up to the factor n C; the intercept, the last row, is not
+    penalised. L-BFGS on all penalties together, preconditioned by the eigenbasis of the features'
+    second moment, in which the Hessian of cross-entropy at zero is diagonal. A penalty leaves
+    when its gradient is below 1e-5 in that basis, or after ``max_iter`` steps.
+    """
+    n, k = len(z), num_classes
+    centre = z.double().mean(0)  # a shift that the unpenalised intercept takes back
+    x = z.double() - centre
+    variance, basis = torch.linalg.eigh(x.T @ x / n)
+    x = F.pad(x @ basis, (0, 1), value=1.0)
+    target = F.one_hot(labels, k).double()
+    curvature = F.pad(variance.clamp(min=0), (0, 1), value=1.0) / k
+    penalty = torch.tensor([1 / (n * c) for c in path], dtype=torch.float64, device=z.device)
+    ridge = F.pad(penalty[:, None].expand(-1, len(basis)), (0, 1))  # [P, D + 1]
+    scale = (curvature + ridge).rsqrt()[:, :, None]  # [P, D + 1, 1]
+
+    def value_and_gradient(v: Tensor, lanes: Tensor) -> tuple[Tensor, Tensor]:
+        w = v * scale[lanes]
+        logits = x @ w  # [p, n, K]
+        log_p = logits.log_softmax(2)
+        decay = ridge[lanes][:, :, None] * w
+        value = -(log_p * target).sum((1, 2)) / n + 0.5 * (decay * w).sum((1, 2))
+        slope = x.T @ (log_p.exp() - target) / n + decay
+        return value, slope * scale[lanes]
+
+    start = x.new_zeros(len(path), x.shape[1], k)
+    solved = lbfgs(value_and_gradient, start, max_iter)
+    w = solved * scale
+    weights = basis @ w[:, :-1]
+    return torch.cat([weights, w[:, -1:] - centre @ weights[:, None]], 1)
+
+
+def lbfgs(
+    value_and_gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    start: Tensor,
+    max_iter: int,
+    tolerance: float = 1e-5,
+    memory: int = 10,
+) -> Tensor:
+    """Minimise P independent functions of [A, B] together; ``start`` is [P, A, B].
+
+    Nocedal and Wright, algorithm 7.5, with Armijo backtracking. ``value_and_gradient(v, lanes)``
+    evaluates the functions that ``lanes`` numbers. A function that has converged leaves.
+    """
+    result = start.clone()
+    lanes = torch.arange(len(start), device=start.device)
+    v = start.clone()
+    value, slope = value_and_gradient(v, lanes)
+    pairs: list[tuple[Tensor, Tensor]] = []  # (step, change of slope), oldest first
+    for _ in range(max_iter):
+        going = slope.abs().amax((1, 2)) > tolerance
+        if not going.all():
+            result[lanes] = v
+            if not going.any():
+                return result
+            lanes, v, value, slope = lanes[going], v[going], value[going], slope[going]
+            pairs = [(s[going], y[going]) for s, y in pairs]
+        direction = -_inverse_hessian(slope, pairs)
+        descent = _dot(direction, slope)
+        size = torch.ones_like(value)
+        for _ in range(30):
+            new_v = v + size[:, None, None] * direction
+            new_value, new_slope = value_and_gradient(new_v, lanes)
+            enough = new_value <= value + 1e-4 * size * descent + 1e-15 * value.abs()
+            if enough.all():
+                break
+            size = torch.where(enough, size, size / 2)
+        moved = torch.where(enough[:, None, None], new_v, v)
+        settled = torch.where(enough[:, None, None], new_slope, slope)
+        pairs = [*pairs[-memory + 1 :], (moved - v, settled - slope)]
+        v, value, slope = moved, torch.where(enough, new_value, value), settled
+    result[lanes] = v
+    return result
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum((1, 2))
+
+
+def _inverse_hessian(slope: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The two-loop recursion for every function on its own; a pair without curvature is skipped."""
+    q = slope.clone()
+    kept = []
+    for s, y in reversed(pairs):
+        curved = _dot(s, y)
+        weight = torch.where(curved > 1e-20, 1 / curved.clamp(min=1e-20), 0.0)
+        along = weight * _dot(s, q)
+        q -= along[:, None, None] * y
+        kept.append((s, y, weight, along))
+    if pairs:
+        s, y = pairs[-1]
+        ratio = _dot(s, y) / _dot(y, y).clamp(min=1e-30)
+        q *= torch.where(ratio > 0, ratio, 1.0)[:, None, None]
+    for s, y, weight, along in reversed(kept):
+        q += (along - weight * _dot(y, q))[:, None, None] * s
+    return q

@@ -1,0 +1,164 @@
+"""What one cell measured, and all that is needed to measure it again: one JSON file."""
+
+import json
+import re
+from pathlib import Path
+from statistics import mean
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchbench.terms import BadInput, Precision
+
+SCHEMA_VERSION: Literal[1] = 1
+Status = Literal["scored", "diverged", "oom", "failed"]
+
+
+class Part(BaseModel):
+    """A part of a record: unknown fields, numbers as text and NaN are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class StageSpec(Part):
+    objective: str  # with every default written out, as are the augmentation and the encoder
+    augmentation: str
+    sees: str
+    reads: tuple[str, ...]  # what the objective gets to see beside the images
+    domains: tuple[str, ...]  # whose rows it was given
+    steps: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    warmup: float
+
+
+class Spec(Part):
+    encoder: str
+    chain: tuple[StageSpec, ...]
+    readout: str
+    labels: Literal["source", "target"]
+    precision: Precision
+
+
+class Component(Part):
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    entry_point: str
+    digest: str  # sha256 of the plugin's source
+
+
+class Data(Part):
+    dataset: str
+    fingerprint: str
+    licence: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    n_labelled: int  # rows whose labels were used for training
+    n_unlabelled: int  # other rows that some stage saw
+
+
+class Seeds(Part):
+    """Data split, hyper-parameter draw and training are drawn apart."""
+
+    split: int
+    hparams: int
+    train: int
+
+
+class Score(Part):
+    domain: str
+    role: Literal["source", "target"]
+    accuracy: float
+    per_class_mean: float
+    n: int
+
+
+class Selection(Part):
+    rule: str  # "source-val", or "last" where nothing was chosen
+    chosen: dict[str, float]
+
+
+class Artifacts(Part):
+    stages: tuple[str, ...]  # the key of every stage
+    encoder_sha256: str | None  # of the last stage's file; None where nothing was trained
+    predictions_sha256: str
+
+
+class StageCost(Part):
+    seconds: float
+    reused: bool  # trained for an earlier cell, and paid there
+
+
+class Cost(Part):
+    started: str  # UTC
+    stages: tuple[StageCost, ...]
+    features_seconds: float
+    readout_seconds: float
+    images_seen: int  # steps × rows per step, over the chain
+    peak_memory_gb: float
+
+
+class Environment(Part):
+    benchbench: str
+    python: str
+    platform: str
+    device: str
+    threads: int
+    packages: dict[str, str]
+
+
+class Record(Part):
+    schema_version: Literal[1]
+    cell_id: str
+    suite: str
+    protocol: str
+    method: str
+    shift: str
+    status: Status
+    reason: str | None
+    spec: Spec
+    components: tuple[Component, ...]
+    data: Data
+    seeds: Seeds
+    selection: Selection | None
+    scores: tuple[Score, ...]
+    artifacts: Artifacts | None
+    cost: Cost | None
+    environment: Environment
+
+    @property
+    def file_name(self) -> str:
+        return file_stem(self.method, self.shift, self.seeds.train, self.cell_id) + ".json"
+
+    def text(self) -> str:
+        fields = self.model_dump(mode="json")
+        return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    def accuracy(self, role: Literal["source", "target"]) -> float:
+        """Mean over the role's domains, in [0, 1]. Ask scored records only."""
+        return mean(score.accuracy for score in self.scores if score.role == role)
+
+
+def file_stem(method: str, shift: str, seed: int, cell_id: str) -> str:
+    words = [re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-") for text in (method, shift)]
+    return f"{words[0][:80]}--{words[1][:80]}--{seed}--{cell_id[:12]}"
+
+
+def read_record(path: Path) -> Record:
+    """BadInput if the file is no record, or says something a record cannot say."""
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"])) or "the file"
+        raise BadInput(f"{path} is not a record: {place}: {fault['msg']}") from None
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Every record of a folder, ordered by file name."""
+    return [read_record(path) for path in sorted(folder.glob("*.json"))]

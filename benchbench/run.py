@@ -1,0 +1,301 @@
+"""One cell from start to end: this file is the protocol."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from benchbench.catalog import Choice
+from benchbench.contracts import Objective
+from benchbench.data.pack import Pack
+from benchbench.features import Features, extract
+from benchbench.plan import Link, Plan, build_augmentation, build_encoder, stage_seed
+from benchbench.readout import Fitted, head, known, resolve_readout
+from benchbench.record import (
+    SCHEMA_VERSION,
+    Artifacts,
+    Component,
+    Cost,
+    Data,
+    Record,
+    Score,
+    Seeds,
+    Selection,
+    Spec,
+    StageCost,
+    StageSpec,
+    Status,
+)
+from benchbench.store import key_of, packed
+from benchbench.suite import Cell, Stage
+from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, derive_seed
+from benchbench.train import Checkpoints, Watch, below, train
+
+HPARAMS_SEED = 0  # nothing is drawn yet: every hyper-parameter is what the suite says
+
+Watcher = Callable[[Stage], Watch]  # told that a stage starts; what it returns is told every step
+
+
+def execute(cell: Cell, plan: Plan, watcher: Watcher) -> Record:
+    """Train what is not trained yet, freeze, read off, score; keep the record and return it."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    plan.machine.start_counting()
+    seconds: dict[str, float] = {}
+
+    links = plan.links(cell)
+    encoder, objective, digest, stages = trained(cell, links, plan, watcher)
+    with timed("features", seconds):
+        domains = (*cell.shift.sources, *cell.shift.targets)
+        z = {domain: features(encoder, plan.encoder_key(cell), domain, plan) for domain in domains}
+    with timed("readout", seconds):
+        fitted = fit_readout(cell, objective, z, plan.pack)
+        scores, predictions = score(cell, fitted, z, plan.pack)
+
+    content = packed(predictions)
+    record = describe(cell, plan).model_copy(
+        update={
+            "selection": Selection(rule=fitted.selection, chosen=dict(fitted.chosen)),
+            "scores": scores,
+            "artifacts": Artifacts(
+                stages=tuple(link.key for link in links),
+                encoder_sha256=digest,
+                predictions_sha256=hashlib.sha256(content).hexdigest(),
+            ),
+            "cost": Cost(
+                started=started,
+                stages=stages,
+                features_seconds=seconds["features"],
+                readout_seconds=seconds["readout"],
+                images_seen=sum(link.stage.budget.images_seen for link in links),
+                peak_memory_gb=plan.machine.peak_memory_gb(),
+            ),
+        }
+    )
+    plan.store.write_record(record, content)
+    return record
+
+
+def trained(
+    cell: Cell, links: list[Link], plan: Plan, watcher: Watcher
+) -> tuple[nn.Module, Objective | None, str | None, tuple[StageCost, ...]]:
+    """The encoder after its chain, the last objective, the sha256 of their file, and the cost."""
+    task, device = plan.pack.task, plan.machine.device
+    encoder = build_encoder(plan.catalog.resolve("encoder", cell.method.encoder), task, cell.seed)
+    encoder = encoder.to(device).to(memory_format=torch.channels_last)
+    objective, digest, costs = None, None, []
+    for link in links:
+        torch.manual_seed(derive_seed(stage_seed(cell, link.depth), "objective"))
+        objective = link.objective.build(encoder, task).to(device)
+        kept = plan.store.read("stages", link.key)
+        if reused := kept is not None:
+            encoder.load_state_dict(below("encoder", kept.tensors))
+            objective.load_state_dict(below("objective", kept.tensors))
+            digest, spent = kept.sha256, kept.note["seconds"]
+        else:
+            digest, spent = train_stage(cell, link, encoder, objective, plan, watcher)
+        costs.append(StageCost(seconds=spent, reused=reused))
+    return encoder, objective, digest, tuple(costs)
+
+
+def train_stage(
+    cell: Cell, link: Link, encoder: nn.Module, objective: Objective, plan: Plan, watcher: Watcher
+) -> tuple[str, float]:
+    """Train, from where a killed run left off, and keep the result: its sha256 and its seconds."""
+    store = plan.store
+    part = store.read("checkpoints", link.key)
+    before = part.note["seconds"] if part else 0.0
+    start = time.perf_counter()
+
+    def spent() -> float:
+        return before + time.perf_counter() - start
+
+    losses = train(
+        encoder,
+        objective,
+        build_augmentation(link.augmentations, plan.pack.task),
+        plan.feed(cell, link),
+        link.stage.budget,
+        stage_seed(cell, link.depth),
+        precision=plan.machine.precision,
+        watch=watcher(link.stage),
+        checkpoints=Checkpoints(
+            lambda state: store.write("checkpoints", link.key, state, {"seconds": spent()})
+        ),
+        resume=part.tensors if part else None,
+    )
+    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    tensors |= {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
+    total = spent()
+    digest = store.write("stages", link.key, tensors, {"seconds": total, "losses": losses})
+    store.remove("checkpoints", link.key)
+    return digest, total
+
+
+def features(encoder: nn.Module, encoder_key: str, domain: str, plan: Plan) -> Features:
+    """The features of every row of a domain, from the store if an earlier cell extracted them."""
+    pack = plan.pack
+    rows = (pack.domains == pack.domain_names.index(domain)).nonzero().flatten()
+    key = key_of({"encoder": encoder_key, "domain": domain, "data": pack.fingerprint})
+    kept = plan.store.read("features", key)
+    if kept:
+        return Features(kept.tensors["z"], pack.labels[rows])
+    z = extract(encoder, pack.images[rows], plan.machine.device)
+    plan.store.write("features", key, {"z": z})
+    return Features(z, pack.labels[rows])
+
+
+def fit_readout(
+    cell: Cell, objective: Objective | None, z: Mapping[str, Features], pack: Pack
+) -> Fitted:
+    """Fit on the labelled domains' training rows, choose on their validation rows."""
+    _, build = resolve_readout(cell.method.readout)
+    if build is None:
+        assert objective is not None, "Plan.check refuses a head where there is no objective"
+        build = partial(head, objective.cpu().eval().predict)
+    train_rows, val_rows = (known(rows_of(z, cell.labelled, s, pack)) for s in (TRAIN, VAL))
+    return build()(train_rows, val_rows, pack.task.num_classes)
+
+
+def score(
+    cell: Cell, fitted: Fitted, z: Mapping[str, Features], pack: Pack
+) -> tuple[tuple[Score, ...], dict[str, Tensor]]:
+    """Scores on the test rows of every domain of the shift, and predictions int32 in row order."""
+    scores, predictions = [], {}
+    roles: tuple[tuple[Literal["source", "target"], tuple[str, ...]], ...] = (
+        ("source", cell.shift.sources),
+        ("target", cell.shift.targets),
+    )
+    for role, domain in ((role, domain) for role, domains in roles for domain in domains):
+        test = rows_of(z, (domain,), TEST, pack)
+        outputs = fitted.scores(test.z)
+        if not outputs.isfinite().all():
+            raise FloatingPointError(f"some predictions on domain {domain!r} are not finite")
+        predictions[domain] = outputs.argmax(1).int()
+        labelled = test.labels != UNKNOWN
+        labels = test.labels[labelled]
+        right = (predictions[domain][labelled] == labels).double()
+        classes = [right[labels == label].mean() for label in labels.unique()]
+        scores.append(
+            Score(
+                domain=domain,
+                role=role,
+                accuracy=right.mean().item(),
+                per_class_mean=torch.stack(classes).mean().item(),
+                n=len(labels),
+            )
+        )
+    return tuple(scores), predictions
+
+
+def rows_of(
+    z: Mapping[str, Features], domains: tuple[str, ...], split: int, pack: Pack
+) -> Features:
+    """The features of one split of some domains."""
+    inside = [pack.split[pack.domains == pack.domain_names.index(d)] == split for d in domains]
+    parts = [(z[d].z[rows], z[d].labels[rows]) for d, rows in zip(domains, inside, strict=True)]
+    return Features(torch.cat([part for part, _ in parts]), torch.cat([y for _, y in parts]))
+
+
+def describe(
+    cell: Cell, plan: Plan, status: Status = "scored", reason: str | None = None
+) -> Record:
+    """The cell's record but for what it measured."""
+    suite, pack, method, links = plan.suite, plan.pack, cell.method, plan.links(cell)
+    encoder = plan.catalog.resolve("encoder", method.encoder)
+    used = [
+        plan.dataset,
+        encoder,
+        *(c for link in links for c in (link.objective, *link.augmentations)),
+    ]
+    seen = {domain for link in links for domain in link.domains} | set(cell.labelled)
+    count = {domain: len(pack.rows(domain, TRAIN)) for domain in seen}
+    return Record(
+        schema_version=SCHEMA_VERSION,
+        cell_id=plan.cell_id(cell),
+        suite=suite.name,
+        protocol=suite.protocol,
+        method=method.name,
+        shift=str(cell.shift),
+        status=status,
+        reason=reason,
+        spec=Spec(
+            encoder=encoder.text,
+            chain=tuple(stage_spec(link) for link in links),
+            readout=resolve_readout(method.readout)[0],
+            labels=method.labels,
+            precision=plan.machine.precision,
+        ),
+        components=tuple(dict.fromkeys(map(component, used))),
+        data=Data(
+            dataset=plan.dataset.text,
+            fingerprint=pack.fingerprint,
+            licence=pack.licence,
+            sources=cell.shift.sources,
+            targets=cell.shift.targets,
+            n_labelled=sum(count[domain] for domain in cell.labelled),
+            n_unlabelled=sum(count[domain] for domain in seen - set(cell.labelled)),
+        ),
+        seeds=Seeds(split=suite.split_seed, hparams=HPARAMS_SEED, train=cell.seed),
+        selection=None,
+        scores=(),
+        artifacts=None,
+        cost=None,
+        environment=plan.machine.environment(),
+    )
+
+
+def stage_spec(link: Link) -> StageSpec:
+    stage = link.stage
+    return StageSpec(
+        objective=link.objective.text,
+        augmentation=" | ".join(choice.text for choice in link.augmentations) or "none",
+        sees=stage.sees,
+        reads=link.reads,
+        domains=link.domains,
+        **asdict(stage.budget),
+    )
+
+
+def component(choice: Choice) -> Component:
+    plugin = choice.entry.plugin
+    return Component(
+        kind=choice.entry.kind,
+        name=choice.entry.name,
+        distribution=plugin.distribution,
+        version=plugin.version,
+        entry_point=plugin.entry_point,
+        digest=plugin.digest,
+    )
+
+
+def seconds_per_step(cell: Cell, link: Link, plan: Plan, steps: int = 4) -> float:
+    """What a step of the stage takes here, tried on a copy that is thrown away."""
+    encoder = build_encoder(plan.catalog.resolve("encoder", cell.method.encoder), plan.pack.task, 0)
+    encoder = encoder.to(plan.machine.device).to(memory_format=torch.channels_last)
+    objective = link.objective.build(encoder, plan.pack.task).to(plan.machine.device)
+    augment, feed = build_augmentation(link.augmentations, plan.pack.task), plan.feed(cell, link)
+    clock: list[float] = []
+
+    def watch(step: int, loss: Tensor) -> None:
+        loss.item()  # wait for the device
+        clock.append(time.perf_counter())
+
+    budget = replace(link.stage.budget, steps=steps)
+    train(
+        encoder, objective, augment, feed, budget, 0, precision=plan.machine.precision, watch=watch
+    )
+    return (clock[-1] - clock[0]) / (steps - 1)
+
+
+@contextmanager
+def timed(phase: str, seconds: dict[str, float]) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - start

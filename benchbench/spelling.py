@@ -1,0 +1,97 @@
+"""The grammar ``name(key=value)``: how everything that can be chosen is spelled."""
+
+import ast
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from benchbench.terms import BadInput
+
+
+def options_of(factory: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def settle(owner: str, options: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults and choices together; an unknown name or a value of another type is refused.
+
+    A whole number for a float, and a list for a tuple, become what the default is, so that one
+    choice has one spelling.
+    """
+    settled = dict(options)
+    for name, value in chosen.items():
+        if name not in options:
+            raise BadInput(f"{owner} has no option {name!r}; {instead(name, options)}")
+        default = options[name]
+        if type(default) is float and type(value) is int:
+            value = float(value)
+        elif type(default) is tuple and type(value) is list:
+            value = tuple(value)
+        if default is not None and type(value) is not type(default):
+            wanted = type(default).__name__
+            raise BadInput(
+                f"{owner}: {name} = {value!r} should be of type {wanted}, as {default!r}"
+            )
+        settled[name] = value
+    return settled
+
+
+def instead(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence that refuses ``name``: the nearest known name, and all of them."""
+    known = sorted(known)
+    near = get_close_matches(name, known, n=1)
+    return (
+        f"did you mean {near[0]!r}? " if near else ""
+    ) + f"there is {', '.join(known) or 'none'}"
+
+
+def spell(name: str, options: Mapping[str, Any]) -> str:
+    inside = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    return f"{name}({inside})" if inside else name
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """Split ``name(key=literal)`` into its name and keyword arguments."""
+    node = _expression(text)
+    if isinstance(node, ast.Name):
+        return node.id, {}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+        try:
+            pairs = [(k.arg, ast.literal_eval(k.value)) for k in node.keywords]
+        except (ValueError, TypeError, MemoryError, RecursionError):
+            pairs = [(None, None)]
+        if all(key for key, _ in pairs):
+            return node.func.id, {str(key): value for key, value in pairs}
+    raise BadInput(f"expected name or name(key=value), with plain values, but got {text!r}")
+
+
+def split_pipeline(text: str) -> list[str]:
+    """The parts of ``a | b(key=value)``."""
+
+    def parts(node: ast.expr) -> list[ast.expr]:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+            return [*parts(node.left), node.right]
+        return [node]
+
+    return [ast.unparse(node) for node in parts(_expression(text))]
+
+
+def split_chain(text: str) -> list[str]:
+    """The parts of ``a > b(key=value)``; none for an empty text."""
+    if not text.strip():
+        return []
+    node = _expression(text)
+    if isinstance(node, ast.Compare) and all(isinstance(op, ast.Gt) for op in node.ops):
+        return [ast.unparse(part) for part in (node.left, *node.comparators)]
+    return [ast.unparse(node)]
+
+
+def _expression(text: str) -> ast.expr:
+    try:
+        if len(text) > 2000:
+            raise ValueError
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise BadInput(f"expected names such as name(key=value), but got {text[:80]!r}") from None

@@ -1,0 +1,282 @@
+"""What to run: a suite is what the user wrote, its cells are what that means."""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib.resources import files
+from itertools import permutations, product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from benchbench.spelling import instead, split_chain
+from benchbench.terms import BadInput, Budget
+
+PROTOCOL = "uda/1"
+SHIPPED = files("benchbench") / "suites"
+
+Sees = Literal["source", "target", "source+target", "all"]
+
+
+class Strict(BaseModel):
+    """A table that refuses unknown keys, wrong types and numbers that are none."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class StageTable(Strict):
+    """What a suite says of a stage. What it leaves out comes from the level above."""
+
+    objective: str | None = None
+    augmentation: str | None = None  # "a | b(key=value)", or "none"
+    sees: Sees | None = None
+    steps: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=2)
+    lr: float | None = Field(None, gt=0)
+    weight_decay: float | None = Field(None, ge=0)
+    warmup: float | None = Field(None, ge=0, lt=1)
+
+
+def _stage_tables(chain: object) -> object:
+    """``"a > b"`` and ``["a", {objective = "b", …}]`` as tables."""
+    links = split_chain(chain) if isinstance(chain, str) else chain
+    if not isinstance(links, list):
+        return links
+    return tuple({"objective": link} if isinstance(link, str) else link for link in links)
+
+
+def _listed(value: object) -> object:
+    listed = [value] if isinstance(value, str) else value
+    return tuple(listed) if isinstance(listed, list) else listed
+
+
+class MethodTable(StageTable):
+    """What a suite says of a method; its stage keys hold for all of its stages."""
+
+    objective: None = None  # a method names its objectives in its chain
+    name: str | None = None
+    chain: Annotated[tuple[StageTable, ...], BeforeValidator(_stage_tables)]
+    encoder: str | None = None
+    readout: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = None
+    labels: Literal["source", "target"] = "source"
+
+
+class Suite(Strict):
+    """A benchmark, as its TOML file states it."""
+
+    name: str
+    protocol: Literal["uda/1"] = "uda/1"
+    dataset: str
+    shifts: Annotated[tuple[str, ...], BeforeValidator(_listed)]  # "a > b", "a + b > c", or "all"
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    split_seed: int = 0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    encoder: str
+    readout: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("linear",)
+    baseline: str | None = None  # the method that the board's last columns compare with
+    stage: StageTable = StageTable()
+    method: tuple[MethodTable, ...] = Field(min_length=1)
+
+    @classmethod
+    def read(cls, name: str) -> "Suite":
+        """A shipped suite by name, or a TOML file by path; BadInput if it is not a suite."""
+        where, text = _text(name)
+        try:
+            fields = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise BadInput(f"{where} is not TOML: {error}") from None
+        try:  # strict JSON takes lists for tuples, and still no "3" for 3
+            suite = cls.model_validate_json(json.dumps(fields, default=str))
+            suite.methods()
+        except ValidationError as error:
+            raise BadInput(f"{where}: {_sentence(error)}") from None
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from None
+        return suite
+
+    def methods(self) -> tuple["Method", ...]:
+        """Every method, one for each of its readouts, with all defaults filled in."""
+        methods = [method for table in self.method for method in _methods(table, self)]
+        names = [method.name for method in methods]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise BadInput(f"two methods are named {min(twice)!r}; give one of them another name")
+        if self.baseline is not None and self.baseline not in names:
+            raise BadInput(f"baseline = {self.baseline!r}: {instead(self.baseline, names)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise BadInput(f"seeds = {list(self.seeds)} names a seed twice")
+        return tuple(methods)
+
+    def cells(self, domain_names: Sequence[str]) -> list["Cell"]:
+        """Every combination the suite asks for, ordered so that what shares work is adjacent."""
+        every = [f"{a} > {b}" for a, b in permutations(domain_names, 2)]
+        texts = every if self.shifts == ("all",) else self.shifts
+        shifts = [Shift.parse(text, domain_names) for text in texts]
+        if len(set(shifts)) < len(shifts):
+            raise BadInput("shifts names a shift twice")
+        combined = product(self.seeds, self.methods(), shifts)
+        return [Cell(method, shift, seed) for seed, method, shift in combined]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One objective, what it trains on, and what it may spend."""
+
+    objective: str
+    augmentation: str
+    sees: Sees
+    budget: Budget
+
+
+@dataclass(frozen=True)
+class Method:
+    """An encoder, the chain of stages it goes through, and how predictions are read off."""
+
+    name: str
+    encoder: str
+    chain: tuple[Stage, ...]
+    readout: str
+    labels: Literal["source", "target"]  # whose labels are used; the target's for a ceiling
+
+
+@dataclass(frozen=True)
+class Shift:
+    """From the labelled domains to those that are scored."""
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{' + '.join(self.sources)} > {' + '.join(self.targets)}"
+
+    @classmethod
+    def parse(cls, text: str, domain_names: Sequence[str]) -> "Shift":
+        """Read ``a + b > c``; BadInput if a domain is unknown or on both sides."""
+        sides = [tuple(d.strip() for d in side.split("+")) for side in text.split(">")]
+        if len(sides) != 2:
+            raise BadInput(f"shift {text!r} should read 'source > target'")
+        for domain in (*sides[0], *sides[1]):
+            if domain not in domain_names:
+                raise BadInput(
+                    f"shift {text!r}: no domain {domain!r}; {instead(domain, domain_names)}"
+                )
+        if both := set(sides[0]) & set(sides[1]):
+            raise BadInput(f"shift {text!r} leads from {min(both)!r} to itself")
+        return cls(sides[0], sides[1])
+
+    def seen(self, sees: Sees, domain_names: Sequence[str]) -> tuple[str, ...]:
+        """The domains whose unlabelled rows a stage gets, in the data's order."""
+        named = {
+            "source": self.sources,
+            "target": self.targets,
+            "source+target": self.sources + self.targets,
+            "all": tuple(domain_names),
+        }[sees]
+        return tuple(name for name in domain_names if name in named)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The smallest thing with a score: one method, one shift, one seed."""
+
+    method: Method
+    shift: Shift
+    seed: int
+
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        return self.shift.sources if self.method.labels == "source" else self.shift.targets
+
+    def __str__(self) -> str:
+        return f"{self.method.name} · {self.shift} · seed {self.seed}"
+
+
+def matches(cell: Cell, only: str) -> bool:
+    """Whether a cell is meant by ``method=erm*,shift=scans > *,seed=0`` or by a part of its name.
+
+    Every condition, between commas, must hold; BadInput if one names no such thing.
+    """
+    fields = {"method": cell.method.name, "shift": str(cell.shift), "seed": str(cell.seed)}
+    for condition in filter(None, map(str.strip, only.split(","))):
+        key, equals, pattern = condition.partition("=")
+        if equals and key.strip() not in fields:
+            raise BadInput(f"--only {only!r}: {key!r} is not known; {instead(key, fields)}")
+        held = fnmatchcase(fields[key.strip()], pattern.strip()) if equals else key in str(cell)
+        if not held:
+            return False
+    return True
+
+
+def _methods(table: MethodTable, suite: Suite) -> list[Method]:
+    chain = tuple(_stage(link, table, suite.stage) for link in table.chain)
+    encoder = table.encoder or suite.encoder
+    readouts = table.readout or suite.readout
+    spelled = " > ".join(stage.objective for stage in chain) or "random encoder"
+    name = table.name or spelled
+    names = [name] if len(readouts) == 1 else [f"{name} + {readout}" for readout in readouts]
+    return [
+        Method(name, encoder, chain, readout, table.labels)
+        for name, readout in zip(names, readouts, strict=True)
+    ]
+
+
+def _stage(link: StageTable, method: MethodTable, suite: StageTable) -> Stage:
+    levels = [level.model_dump(exclude_none=True) for level in (suite, method, link)]
+    merged: dict[str, Any] = {}
+    for level in levels:
+        merged |= {key: value for key, value in level.items() if key in StageTable.model_fields}
+    wanted = set(StageTable.model_fields) - {"augmentation", "sees", "weight_decay", "warmup"}
+    if missing := sorted(wanted - merged.keys()):
+        raise BadInput(f"a stage has no {missing[0]}; set it under [stage] or in its method")
+    budget = Budget(
+        merged["steps"],
+        merged["batch_size"],
+        float(merged["lr"]),
+        float(merged.get("weight_decay", 1e-4)),
+        float(merged.get("warmup", 0.1)),
+    )
+    augmentation, sees = merged.get("augmentation", "none"), merged.get("sees", "source+target")
+    return Stage(merged["objective"], augmentation, sees, budget)
+
+
+def _text(name: str) -> tuple[str, str]:
+    """Where a suite is, in words, and its text."""
+    if (shipped := SHIPPED / f"{name}.toml").is_file():
+        return f"suite {name}", shipped.read_text()
+    path = Path(name)
+    if not path.is_file():
+        known = (path.name.removesuffix(".toml") for path in map(Path, _shipped_files()))
+        raise BadInput(f"no suite or file {name!r}; of shipped suites {instead(name, known)}")
+    try:
+        return name, path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{name} cannot be read: {error}") from None
+
+
+def _shipped_files() -> list[str]:
+    return [entry.name for entry in SHIPPED.iterdir() if entry.name.endswith(".toml")]
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first fault of a suite, in words."""
+    fault = error.errors()[0]
+    place = [str(part) for part in fault["loc"]]
+    key = place[-1] if place else "the file"
+    at = f" in {_place(fault['loc'][:-1])}" if len(place) > 1 else ""
+    tables: dict[str, type[Strict]] = {"stage": StageTable, "chain": StageTable}
+    if fault["type"] == "extra_forbidden":
+        owner = next((part for part in reversed(place[:-1]) if not part.isdigit()), "")
+        table = MethodTable if owner == "method" else tables.get(owner, Suite)
+        return f"unknown key {key!r}{at}; {instead(key, table.model_fields)}"
+    if fault["type"] == "missing":
+        return f"{key!r} is missing{at}"
+    value = json.dumps(fault["input"], default=str)
+    return f"{key} = {value[:60]}{at}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """``method[2].chain[0]``"""
+    words = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc]
+    return "".join(words).removeprefix(".")

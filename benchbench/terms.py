@@ -1,0 +1,39 @@
+"""Terms that need no tensors: reading a suite or a board does not load torch."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+UNKNOWN = -1  # the label of a row whose class the method may not see, or nobody knows
+TRAIN, VAL, TEST = 0, 1, 2  # the values of `split`
+
+Precision = Literal["bf16", "fp32"]
+
+
+class BadInput(Exception):
+    """What the user gave cannot be used.
+
+    The message is one sentence that says what is wrong, where, and what there is instead. The
+    command line prints it, without a traceback, and exits with status 2.
+    """
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a stage may spend."""
+
+    steps: int
+    batch_size: int  # rows drawn per step, as many from every domain the stage sees
+    lr: float
+    weight_decay: float
+    warmup: float  # the share of the steps over which the learning rate rises
+
+    @property
+    def images_seen(self) -> int:
+        return self.steps * self.batch_size
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """A seed for one purpose, such as ``("views", step)``, that no other purpose shares."""
+    text = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1

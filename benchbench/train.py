@@ -1,0 +1,172 @@
+"""The one training loop. It knows no disk, no catalog and no command line."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchbench.contracts import Batch, Objective, Rows, floats
+from benchbench.terms import Budget, Precision, derive_seed
+
+Augment = Callable[[Tensor], Tensor]
+Watch = Callable[[int, Tensor], None]  # after each step: steps done, the loss, on the device
+
+CHECK_EVERY = 50  # steps between two looks at whether the loss is still a number
+
+
+class Diverged(Exception):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where the loop leaves its state, at most once in ``every`` seconds."""
+
+    save: Callable[[dict[str, Tensor]], object]
+    every: float = 60.0
+
+
+def train(
+    encoder: nn.Module,
+    objective: Objective,
+    augment: Augment,
+    feed: Callable[[int], Rows],
+    budget: Budget,
+    seed: int,
+    *,
+    precision: Precision,
+    watch: Watch | None = None,
+    checkpoints: Checkpoints | None = None,
+    resume: Mapping[str, Tensor] | None = None,
+) -> list[float]:
+    """Train encoder and objective in place, on their device; return the loss of every step.
+
+    AdamW, with a learning rate that rises linearly and falls as a cosine to zero; norms and
+    biases are not decayed. ``resume`` is a state that ``checkpoints`` saved: going on from it
+    gives, bit for bit, what an uninterrupted run gives. Raises Diverged.
+    """
+    encoder.train()
+    objective.train()
+    optimizer = torch.optim.AdamW(parameter_groups(encoder, objective, budget), fused=True)
+    device = next(encoder.parameters()).device
+    losses = torch.full((budget.steps,), torch.nan, device=device)
+    start = restore(resume, encoder, objective, optimizer, losses) if resume else 0
+    saved = time.monotonic()
+    for step in range(start, budget.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["scale"] * learning_rate(budget, step)
+        batch = make_batch(feed(step), augment, objective, seed, step, step / budget.steps)
+        torch.manual_seed(derive_seed(seed, "model", step))
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss = objective(encoder, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        objective.after_step(encoder)
+        losses[step] = loss.detach()
+        done = step + 1
+        if done % CHECK_EVERY == 0 or done == budget.steps:
+            check_finite(losses[:done])
+        if watch:
+            watch(done, loss.detach())
+        if checkpoints and time.monotonic() - saved > checkpoints.every and done < budget.steps:
+            check_finite(losses[:done])
+            checkpoints.save(state(encoder, objective, optimizer, losses, done))
+            saved = time.monotonic()
+    return losses.tolist()
+
+
+def make_batch(
+    rows: Rows, augment: Augment, objective: Objective, seed: int, step: int, progress: float
+) -> Batch:
+    """The views of a step, which depend on (seed, step) alone; undeclared reads stay hidden."""
+    images = floats(rows.images)
+    torch.manual_seed(derive_seed(seed, "views", step))
+    return Batch(
+        views=tuple(augment(images) for _ in range(objective.n_views)),
+        labels=rows.labels if "labels" in objective.reads else None,
+        domains=rows.domains if "domains" in objective.reads else None,
+        progress=progress,
+    )
+
+
+def learning_rate(budget: Budget, step: int) -> float:
+    """Linear warm-up over the first share of the steps, then half a cosine to zero."""
+    rise = budget.warmup * budget.steps
+    if step < rise:
+        return budget.lr * (step + 1) / (math.ceil(rise) + 1)
+    return budget.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / (budget.steps - rise)))
+
+
+def parameter_groups(
+    encoder: nn.Module, objective: Objective, budget: Budget
+) -> list[dict[str, Any]]:
+    """Encoder and objective, each with and without weight decay. A shared tensor counts once."""
+    seen: set[int] = set()
+
+    def fresh(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+        new = [p for p in parameters if p.requires_grad and id(p) not in seen]
+        seen.update(map(id, new))
+        return new
+
+    groups = []
+    for module, scale in ((encoder, objective.encoder_lr), (objective, 1.0)):
+        parameters = fresh(module.parameters())
+        matrices = [p for p in parameters if p.ndim > 1]
+        vectors = [p for p in parameters if p.ndim <= 1]
+        for members, decay in ((matrices, budget.weight_decay), (vectors, 0.0)):
+            if members:
+                groups.append({"params": members, "weight_decay": decay, "scale": scale})
+    return groups
+
+
+def check_finite(losses: Tensor) -> None:
+    bad = (~losses.isfinite()).nonzero().flatten()
+    if len(bad):
+        step = int(bad[0])
+        raise Diverged(f"the loss became {losses[step].item()} at step {step + 1}")
+
+
+def state(
+    encoder: nn.Module,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    losses: Tensor,
+    done: int,
+) -> dict[str, Tensor]:
+    """Everything the next step depends on, as named tensors. Seeds need none: see Feed, Batch."""
+    tensors = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    tensors |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
+    for number, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in slots.items()}
+    return tensors | {"losses": losses, "done": torch.tensor(done)}
+
+
+def restore(
+    tensors: Mapping[str, Tensor],
+    encoder: nn.Module,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    losses: Tensor,
+) -> int:
+    """Undo ``state``; return the number of steps done."""
+    encoder.load_state_dict(below("encoder", tensors))
+    objective.load_state_dict(below("objective", tensors))
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in below("optimizer", tensors).items():
+        number, _, slot = name.partition(".")
+        slots.setdefault(int(number), {})[slot] = value
+    blank = optimizer.state_dict()
+    optimizer.load_state_dict({"state": slots, "param_groups": blank["param_groups"]})
+    losses.copy_(tensors["losses"])
+    return int(tensors["done"])
+
+
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one part, by the names they have in that part."""
+    start = prefix + "."
+    return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}

@@ -1,0 +1,101 @@
+"""The dataset ``folder``: images in folders that are named after their domains and classes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import torch
+
+from benchbench import TEST, TRAIN, VAL, BadInput, DomainData, ImageFiles
+
+SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+def folder(root: Path, *, path: str = "", size: int = 224, seed: int = 0) -> DomainData:
+    """Images at ``domain/class/image`` below ``root/path``, as PACS or VLCS lie for DomainBed.
+
+    If every domain holds a folder ``train``, a folder ``test``, perhaps ``val`` and no others,
+    images lie at ``domain/split/class/image`` and this split is kept. A domain without images in
+    ``val`` gets a fifth of each class of its ``train`` as such, drawn with ``seed``.
+
+    Links are followed, but not to a folder that they lie in. Hidden files and those whose name
+    does not end like an image's are passed over; an image at any other depth is an error.
+    """
+    if size < 1:
+        raise BadInput(f"folder(size={size}) leaves no pixels: size must be at least 1")
+    top = Path(root) / path
+    if not top.is_dir():
+        parent = next(parent for parent in top.absolute().parents if parent.is_dir())
+        raise BadInput(f"there is no folder {top}: {contents(parent)}")
+    folders, images = walk(top)
+    domain_names = [name for name in folders if "/" not in name]
+    if len(domain_names) < 2:
+        raise BadInput(f"{top} must hold two or more folders, one for each domain: {contents(top)}")
+
+    inner = {d: {f.split("/")[1] for f in folders if f.startswith(f"{d}/")} for d in domain_names}
+    has_splits = all({"train", "test"} <= names <= set(SPLITS) for names in inner.values())
+    place = "domain/split/class/image" if has_splits else "domain/class/image"
+    for image in images:
+        if image.count("/") != place.count("/"):
+            raise BadInput(f"images below {top} must lie at {place}, but there is {image}")
+    for domain in domain_names:
+        for home in (f"{domain}/train", f"{domain}/test") if has_splits else (domain,):
+            if not any(image.startswith(f"{home}/") for image in images):
+                raise BadInput(f"there are no images in {top / home}: {contents(top / home)}")
+
+    parts = [image.split("/") for image in images]
+    class_names = sorted({part[-2] for part in parts})
+    labels = np.array([class_names.index(part[-2]) for part in parts])
+    domains = np.array([domain_names.index(part[0]) for part in parts])
+    split = None
+    if has_splits:
+        split = np.array([SPLITS[part[1]] for part in parts])
+        for d, domain in enumerate(domain_names):
+            if VAL not in split[domains == d]:
+                for c, name in enumerate(class_names):
+                    rows = np.flatnonzero((domains == d) & (labels == c) & (split == TRAIN))
+                    entropy = list(os.fsencode(f"{seed}/{domain}/{name}"))
+                    rng = np.random.Generator(np.random.PCG64(entropy))
+                    split[rng.permutation(rows)[: (len(rows) + 2) // 5]] = VAL
+    return DomainData(
+        images=ImageFiles(top, tuple(images), size),
+        labels=torch.from_numpy(labels),
+        domains=torch.from_numpy(domains),
+        class_names=tuple(class_names),
+        domain_names=tuple(domain_names),
+        split=None if split is None else torch.from_numpy(split),
+    )
+
+
+def walk(top: Path) -> tuple[list[str], list[str]]:
+    """The folders and the images below top, each sorted, as paths from there."""
+    folders: list[str] = []
+    images: list[str] = []
+    for place, below, files in os.walk(top, onerror=unreadable, followlinks=True):
+        here = Path(place)
+        below[:] = [n for n in below if not n.startswith(".") and not climbs(here / n)]
+        prefix = "" if here == top else f"{here.relative_to(top).as_posix()}/"
+        folders += [prefix + n for n in below]
+        images += [
+            prefix + n for n in files if not n.startswith(".") and n.lower().endswith(SUFFIXES)
+        ]
+    return sorted(folders), sorted(images)
+
+
+def climbs(path: Path) -> bool:
+    """Is this a link to a folder it lies in, so that following it would never end?"""
+    return path.is_symlink() and path.resolve() in [p.resolve() for p in path.absolute().parents]
+
+
+def unreadable(error: OSError) -> NoReturn:
+    raise BadInput(f"the folder {error.filename} cannot be read: {error.strerror}") from error
+
+
+def contents(folder: Path) -> str:
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"{folder} holds {', '.join(names[:10]) or 'nothing'}{more}"

@@ -1,0 +1,97 @@
+"""Encoders: every timm model, and a small network for a laptop."""
+
+import torch
+from torch import Tensor, nn
+
+from benchbench import BadInput, Task, hookimpl
+
+
+class SmallCNN(nn.Module):
+    """Four 3 × 3 convolutions with batch norm, each but the last halving the sides, then a mean.
+
+    At 32 × 32 a forward pass takes about 7 million multiply-adds per image at width 32.
+    """
+
+    def __init__(self, task: Task, *, width: int = 32) -> None:
+        super().__init__()
+        sizes = [task.image_shape[0], width, 2 * width, 4 * width, 4 * width]
+        strides = [2, 2, 2, 1]
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(inside, outside, 3, stride, 1, bias=False),
+                    nn.BatchNorm2d(outside),
+                    nn.ReLU(inplace=True),
+                )
+                for inside, outside, stride in zip(sizes, sizes[1:], strides, strict=False)
+            )
+        )
+        self.num_features = sizes[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.blocks(images).mean((2, 3))
+
+
+class Timm(nn.Module):
+    """A timm model, which reads images normalised as its configuration says."""
+
+    def __init__(self, model: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.num_features = model.num_features
+        self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", std.view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model((images - self.mean) / self.std)
+
+
+def timm_encoder(
+    task: Task, *, model: str = "resnet18", pretrained: bool = False, small_stem: bool = False
+) -> nn.Module:
+    """Any of timm's models without its classifier.
+
+    ``small_stem`` gives a ResNet the stem for images of 32 × 32: a 3 × 3 convolution of stride 1
+    and no pooling (He et al. 2016, section 4.2). ``pretrained`` downloads weights once.
+    """
+    import timm
+
+    channels, height, width = task.image_shape
+    if not timm.is_model(model):
+        near = timm.list_models(f"*{model[:6]}*")[:3] or ["resnet18", "vit_small_patch16_224"]
+        raise BadInput(f"timm has no model {model!r}; it has {', '.join(near)} and more")
+    options = {"num_classes": 0, "in_chans": channels, "pretrained": pretrained}
+    try:
+        try:
+            network = timm.create_model(model, img_size=(height, width), **options)
+        except TypeError:  # a convolutional network reads any size
+            network = timm.create_model(model, **options)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise BadInput(f"timm cannot build {model} for {height} × {width}: {error}") from None
+        reason = str(error).partition("\n")[0]
+        raise BadInput(
+            f"the weights of {model} are neither in the local cache nor to be downloaded "
+            f"({reason}); set pretrained=False, or fetch them once where there is a network"
+        ) from None
+    if small_stem:
+        give_small_stem(model, network, channels)
+    mean, std = (torch.tensor(network.pretrained_cfg[key]) for key in ("mean", "std"))
+    if len(mean) != channels:
+        mean, std = mean.mean().expand(channels), std.mean().expand(channels)
+    return Timm(network, mean, std)
+
+
+def give_small_stem(name: str, network: nn.Module, channels: int) -> None:
+    """Replace the first convolution and the pooling after it; BadInput if it is no ResNet."""
+    first, pool = getattr(network, "conv1", None), getattr(network, "maxpool", None)
+    if not isinstance(first, nn.Conv2d) or pool is None:
+        raise BadInput(f"small_stem is for timm's ResNets with one first convolution, not {name}")
+    network.conv1 = nn.Conv2d(channels, first.out_channels, 3, 1, 1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+
+
+@hookimpl
+def benchbench_encoders():
+    return {"small_cnn": SmallCNN, "timm": timm_encoder}
