@@ -38,6 +38,7 @@ from benchbench.suite import Cell, Stage
 from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, derive_seed
 from benchbench.train import Checkpoints, Watch, below, train
 
+CHECKPOINT_EVERY = 60.0  # seconds
 HPARAMS_SEED = 0  # nothing is drawn yet: every hyper-parameter is what the suite says
 
 Watcher = Callable[[Stage], Watch]  # told that a stage starts; what it returns is told every step
@@ -126,7 +127,8 @@ def train_stage(
         precision=plan.machine.precision,
         watch=watcher(link.stage),
         checkpoints=Checkpoints(
-            lambda state: store.write("checkpoints", link.key, state, {"seconds": spent()})
+            lambda state: store.write("checkpoints", link.key, state, {"seconds": spent()}),
+            every=CHECKPOINT_EVERY,
         ),
         resume=part.tensors if part else None,
     )

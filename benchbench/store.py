@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -51,6 +52,9 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             self._place(probe, b"benchbench")
             probe.unlink()
+            for partial in self.root.rglob("*.part"):  # of a process that was killed
+                if time.time() - partial.stat().st_mtime > 3600:
+                    partial.unlink(missing_ok=True)
         free = shutil.disk_usage(self.root).free
         if free < needed:
             raise BadInput(

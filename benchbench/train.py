@@ -27,7 +27,7 @@ class Checkpoints:
     """Where the loop leaves its state, at most once in ``every`` seconds."""
 
     save: Callable[[dict[str, Tensor]], object]
-    every: float = 60.0
+    every: float
 
 
 def train(

@@ -94,7 +94,10 @@ def decoded(files: ImageFiles, folder: Path, report: Report) -> tuple[Tensor, st
     """
     listing = hashlib.sha256(str(files.size).encode())
     for path in files.paths:
-        status = (files.root / path).stat()
+        try:
+            status = (files.root / path).stat()
+        except OSError as error:
+            raise BadInput(f"image {files.root / path} cannot be read: {error.strerror}") from None
         listing.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     target = folder / f"{listing.hexdigest()[:32]}.npy"
     note = target.with_suffix(".json")

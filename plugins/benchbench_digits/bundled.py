@@ -1,8 +1,8 @@
 """The dataset ``digits``: three domains, made only of files that ordinary dependencies ship.
 
 Each image is planned first, as a row that says what it is made of, and then drawn. A plan is a
-function of the seed alone. Every number drawn is an integer, and so is all arithmetic on pixels,
-numpy's and Pillow's: only another JPEG decoder or another FreeType could shift a grey level.
+function of the seed alone and holds integers; pixels are reckoned in integers too, by numpy and
+Pillow: only another Pillow, with its JPEG decoder and FreeType, could shift a grey level.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ class Glyph(NamedTuple):
 def digits(root: Path, *, size: int = 32, seed: int = 0) -> DomainData:
     """Handwritten and printed digits: three domains, each with ten equally large classes.
 
-    | domain | train | val | test | what                                                        |
-    |--------|-------|-----|------|-------------------------------------------------------------|
-    | scans  |   600 | 150 |  250 | scikit-learn's handwritten digits, light on dark            |
-    | photos |  2640 | 660 | 1140 | others of them, as |photograph − digit|: MNIST-M's recipe,   |
-    |        |       |     |      | Ganin et al. 2016, section 5.2.4                            |
-    | glyphs |  2640 | 660 | 1140 | matplotlib's fonts in two colours, turned, moved, blurred   |
+    | domain | train | val | test | what                                                       |
+    |--------|-------|-----|------|------------------------------------------------------------|
+    | scans  |   600 | 150 |  250 | scikit-learn's handwritten digits, light on dark           |
+    | photos |  2640 | 660 | 1140 | others of them, subtracted from photographs as in MNIST-M  |
+    |        |       |     |      | (Ganin et al. 2016, section 5.2.4)                         |
+    | glyphs |  2640 | 660 | 1140 | matplotlib's fonts in two colours, turned, moved, blurred  |
 
     No two splits share a scan, a pixel of a photograph or a typeface; no two domains share a
     scan. ``groups`` are the scans and the typefaces. Nothing is read from ``root``.
@@ -113,7 +113,7 @@ def digits(root: Path, *, size: int = 32, seed: int = 0) -> DomainData:
         draw_photos(photos, handwritten, read_photographs(), size),
         draw_glyphs(glyphs, size),
     )
-    rows = [*scans, *photos, *glyphs]
+    rows: list[Scan | Photo | Glyph] = [*scans, *photos, *glyphs]
     images = np.empty((len(rows), 3, size, size), np.uint8)
     for i, image in enumerate(drawn):
         images[i] = image.transpose(2, 0, 1)
@@ -125,7 +125,9 @@ def digits(root: Path, *, size: int = 32, seed: int = 0) -> DomainData:
         domain_names=("scans", "photos", "glyphs"),
         split=torch.tensor([row.split for row in rows]),
         groups=torch.tensor(
-            [row.scan for row in (*scans, *photos)] + [len(pixels) + row.split for row in glyphs]
+            [scan.scan for scan in scans]
+            + [photo.scan for photo in photos]
+            + [len(pixels) + glyph.split for glyph in glyphs]  # a split is a typeface
         ),
         licence=LICENCE,
     )
@@ -172,7 +174,7 @@ def plan_glyphs(seed: int) -> list[Glyph]:
         for split, count in GLYPHS.items()
         for i in range(count)
     ]
-    lowest, highest = (-12, 66, -4, -4, 0), (12, 80, 4, 4, 30)  # of degrees to blur
+    lowest, highest = (-12, 66, -4, -4, 0), (12, 78, 4, 4, 30)  # of degrees to blur
     shapes = rng.integers(lowest, highest, (len(prints), 5), endpoint=True).tolist()
     colours = two_colours(rng, len(prints)).tolist()
     return [Glyph(*p, *s, *c) for p, s, c in zip(prints, shapes, colours, strict=True)]
@@ -222,7 +224,7 @@ def draw_glyphs(rows: list[Glyph], size: int) -> Iterator[np.ndarray]:
     }
     for row in rows:
         turned = printed[row.font][row.label].rotate(row.degrees)
-        seen = side / 2 / (row.height / 100)  # of side; the digit, side / 2 high, fills `height`
+        seen = side / 2 / (row.height / 100)  # pixels across: the digit is side / 2 high
         left = (side - seen) / 2 - seen * row.right / 100
         top = (side - seen) / 2 - seen * row.down / 100
         box = (left, top, left + seen, top + seen)
@@ -249,9 +251,9 @@ def rendered(font: str, label: int, side: int) -> Image.Image:
 
     path = shipped("matplotlib", f"mpl-data/fonts/ttf/{font}.ttf")
     face = ImageFont.truetype(path, side, layout_engine=ImageFont.Layout.BASIC)
-    left, top, right, bottom = (int(edge) for edge in face.getbbox(str(label)))
-    glyph = Image.new("L", (right - left, bottom - top))
-    ImageDraw.Draw(glyph).text((-left, -top), str(label), fill=255, font=face)
+    sheet = Image.new("L", (2 * side, 2 * side))
+    ImageDraw.Draw(sheet).text((side, side), str(label), fill=255, font=face, anchor="mm")
+    glyph = sheet.crop(sheet.getbbox())
     return ImageOps.expand(ImageOps.pad(glyph, (side // 2, side // 2)), side // 4)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import NoReturn
 
@@ -49,26 +50,33 @@ def folder(root: Path, *, path: str = "", size: int = 224, seed: int = 0) -> Dom
 
     parts = [image.split("/") for image in images]
     class_names = sorted({part[-2] for part in parts})
-    labels = np.array([class_names.index(part[-2]) for part in parts])
-    domains = np.array([domain_names.index(part[0]) for part in parts])
+    class_index = {name: index for index, name in enumerate(class_names)}
     split = None
     if has_splits:
-        split = np.array([SPLITS[part[1]] for part in parts])
-        for d, domain in enumerate(domain_names):
-            if VAL not in split[domains == d]:
-                for c, name in enumerate(class_names):
-                    rows = np.flatnonzero((domains == d) & (labels == c) & (split == TRAIN))
-                    entropy = list(os.fsencode(f"{seed}/{domain}/{name}"))
-                    rng = np.random.Generator(np.random.PCG64(entropy))
-                    split[rng.permutation(rows)[: (len(rows) + 2) // 5]] = VAL
+        split = torch.tensor([SPLITS[part[1]] for part in parts])
+        split[drawn_val(parts, seed)] = VAL
     return DomainData(
         images=ImageFiles(top, tuple(images), size),
-        labels=torch.from_numpy(labels),
-        domains=torch.from_numpy(domains),
+        labels=torch.tensor([class_index[part[-2]] for part in parts]),
+        domains=torch.tensor([domain_names.index(part[0]) for part in parts]),
         class_names=tuple(class_names),
         domain_names=tuple(domain_names),
-        split=None if split is None else torch.from_numpy(split),
+        split=split,
     )
+
+
+def drawn_val(parts: list[list[str]], seed: int) -> list[int]:
+    """A fifth of the rows of each class in ``train``, in the domains that have no ``val``."""
+    with_val = {domain for domain, split, _, _ in parts if split == "val"}
+    classes = defaultdict(list)
+    for row, (domain, split, name, _) in enumerate(parts):
+        if split == "train" and domain not in with_val:
+            classes[domain, name].append(row)
+    drawn = []
+    for (domain, name), rows in classes.items():
+        rng = np.random.Generator(np.random.PCG64(list(os.fsencode(f"{seed}/{domain}/{name}"))))
+        drawn += rng.permutation(rows)[: (len(rows) + 2) // 5].tolist()
+    return drawn
 
 
 def walk(top: Path) -> tuple[list[str], list[str]]:
@@ -96,6 +104,6 @@ def unreadable(error: OSError) -> NoReturn:
 
 
 def contents(folder: Path) -> str:
-    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return f"{folder} holds {', '.join(names[:10]) or 'nothing'}{more}"

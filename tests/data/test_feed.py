@@ -1,0 +1,54 @@
+"""Which rows a stage meets is a function of (seed, step)."""
+
+from collections import Counter
+
+import pytest
+import torch
+from tiny import tiny
+
+from benchbench.data.feed import Feed
+from benchbench.data.pack import prepare
+from benchbench.terms import TRAIN, UNKNOWN, BadInput
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pack(tmp_path):
+    return prepare(tiny(None), tmp_path, 0, lambda done, total: None)
+
+
+def test_a_step_asked_for_out_of_order_is_the_same(pack):
+    feed = Feed(pack, ("left", "right"), ("left",), 20, 3, CPU)
+    forward = [feed(step).images for step in range(30)]
+    backward = [feed(step).images for step in reversed(range(30))]
+    assert all(torch.equal(a, b) for a, b in zip(forward, reversed(backward), strict=True))
+    other = Feed(pack, ("left", "right"), ("left",), 20, 4, CPU)
+    assert not torch.equal(other(0).images, forward[0])
+
+
+def test_an_epoch_meets_every_training_row_once_and_no_other(pack):
+    for size in (24, 18):  # a divisor of the 72 rows of a domain, and a step that spans epochs
+        feed = Feed(pack, ("left",), ("left",), size, 0, CPU)
+        drawn = [tuple(image.flatten().tolist()) for s in range(12) for image in feed(s).images]
+        rows = pack.images[pack.rows("left", TRAIN)]
+        wanted = {tuple(image.flatten().tolist()) for image in rows}
+        assert set(drawn) == wanted
+        counts = Counter(drawn[: 72 * (len(drawn) // 72)])
+        assert set(counts.values()) == {len(drawn) // 72}
+
+
+def test_domains_are_met_equally_and_only_labelled_domains_show_labels(pack):
+    rows = Feed(pack, ("left", "right", "odd"), ("right",), 20, 0, CPU)(5)
+    assert torch.bincount(rows.domains).tolist() == [7, 7, 6]
+    assert (rows.labels[rows.domains != 1] == UNKNOWN).all()
+    assert (rows.labels[rows.domains == 1] != UNKNOWN).all()
+    where = [(pack.images == image).flatten(1).all(1).nonzero().item() for image in rows.images]
+    assert torch.equal(pack.domains[where], rows.domains)
+    right = rows.domains == 1
+    assert torch.equal(pack.labels[where][right], rows.labels[right])
+
+
+def test_a_batch_larger_than_the_data_is_refused(pack):
+    with pytest.raises(BadInput, match="batch_size = 150 takes 75 rows of domain 'left'.* has 72"):
+        Feed(pack, ("left", "right"), (), 150, 0, CPU)

@@ -1,0 +1,155 @@
+"""Data are decoded once, split, checked and fingerprinted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny
+
+from benchbench.contracts import ImageFiles
+from benchbench.data.pack import check_shift, prepare, read_image
+from benchbench.data.splits import draw_split
+from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
+
+
+def silent(done, total):
+    pass
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Six images of different sizes and modes, and data that describe them."""
+    rng = np.random.default_rng(0)
+    modes = ["RGB", "L", "RGBA", "P", "1", "I;16"]
+    paths = []
+    for number, mode in enumerate(modes):
+        side = 8 + 3 * number
+        pixels = rng.integers(0, 256, (side, side + 2, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels)
+        if mode == "I;16":
+            image = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 256)
+        else:
+            image = image.convert(mode)
+        paths.append(f"{number} é.png")
+        image.save(tmp_path / paths[-1])
+    columns = tiny(None, rows=1)
+    return replace(
+        columns,
+        images=ImageFiles(tmp_path, tuple(paths), 16),
+        labels=columns.labels[:6],
+        domains=columns.domains[:6],
+        split=None,
+    )
+
+
+def test_files_are_decoded_once_to_what_pillow_reads(files, tmp_path):
+    seen = []
+    pack = prepare(files, tmp_path / "packs", 0, lambda done, total: seen.append((done, total)))
+    assert seen == [(n, 6) for n in range(1, 7)]
+    with Image.open(tmp_path / files.images.paths[2]) as image:
+        wanted = np.asarray(image.convert("RGB").resize((16, 16), Image.Resampling.BILINEAR))
+    assert torch.equal(pack.images[2], torch.tensor(wanted).permute(2, 0, 1))
+    again = prepare(files, tmp_path / "packs", 0, lambda done, total: pytest.fail("decoded twice"))
+    assert again.fingerprint == pack.fingerprint
+    assert torch.equal(again.images, pack.images)
+
+
+def test_sixteen_bit_images_are_scaled_not_clipped(files, tmp_path):
+    pixels = read_image(tmp_path / files.images.paths[5], 16)
+    assert 60 < pixels.mean() < 200
+    assert pixels.shape == (3, 16, 16)
+
+
+def test_a_changed_file_changes_the_fingerprint(files, tmp_path):
+    before = prepare(files, tmp_path / "packs", 0, silent).fingerprint
+    Image.new("RGB", (9, 9), "red").save(tmp_path / files.images.paths[0])
+    assert prepare(files, tmp_path / "packs", 0, silent).fingerprint != before
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_an_image_that_cannot_be_decoded_is_named_and_leaves_nothing(files, tmp_path, content):
+    path = tmp_path / files.images.paths[3]
+    path.write_bytes(path.read_bytes()[:60] if content is None else content)
+    with pytest.raises(BadInput, match="image .*3 é.png cannot be decoded"):
+        prepare(files, tmp_path / "packs", 0, silent)
+    assert list((tmp_path / "packs").iterdir()) == []
+
+
+def test_every_part_of_the_data_is_in_the_fingerprint(tmp_path):
+    data = tiny(None)
+    pixel = data.images.clone()
+    pixel[7, 1, 3, 3] ^= 1
+    label = data.labels.clone()
+    label[7] = (label[7] + 1) % 3
+    domain = data.domains.clone()
+    domain[7] = (domain[7] + 1) % 3
+    side = data.split.clone()
+    side[7] = TEST
+    others = [
+        replace(data, images=pixel),
+        replace(data, labels=label),
+        replace(data, domains=domain),
+        replace(data, split=side),
+        replace(data, class_names=("x", "middle", "high")),
+        replace(data, domain_names=("x", "right", "odd")),
+    ]
+    prints = {prepare(d, tmp_path, 0, silent).fingerprint for d in [data, tiny(None), *others]}
+    assert len(prints) == 7
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "sentence"),
+    [
+        ("labels", torch.zeros(3, dtype=torch.int64), r"labels must be int64 of shape \[360\]"),
+        ("labels", torch.zeros(360), "labels must be int64"),
+        ("labels", torch.full((360,), 3), r"labels must lie in \[-1, 2\]"),
+        ("domains", torch.full((360,), -1), r"domains must lie in \[0, 2\]"),
+        ("split", torch.full((360,), 3), r"split must lie in \[0, 2\]"),
+        ("images", torch.zeros(360, 3, 4, 4), "images must be uint8"),
+    ],
+)
+def test_data_that_break_the_contract_are_refused(tmp_path, column, value, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        prepare(replace(tiny(None), **{column: value}), tmp_path, 0, silent)
+
+
+def test_a_drawn_split_has_the_same_shares_of_every_class_and_domain():
+    data = tiny(None)
+    split = draw_split(data.labels, data.domains, None, data.domain_names, 0)
+    for domain in range(3):
+        for label in range(3):
+            cell = split[(data.domains == domain) & (data.labels == label)]
+            assert [int((cell == s).sum()) for s in (TRAIN, VAL, TEST)] == [26, 6, 8]
+    assert torch.equal(split, draw_split(data.labels, data.domains, None, data.domain_names, 0))
+    other = draw_split(data.labels, data.domains, None, data.domain_names, 1)
+    assert not torch.equal(split, other)
+
+
+def test_a_drawn_split_keeps_groups_whole():
+    data = tiny(None)
+    groups = torch.arange(len(data.labels)) // 12
+    split = draw_split(data.labels, data.domains, groups, data.domain_names, 0)
+    for domain in range(3):
+        for group in groups.unique():
+            assert len(split[(groups == group) & (data.domains == domain)].unique()) <= 1
+    assert all((split == s).any() for s in (TRAIN, VAL, TEST))
+
+
+def test_a_shift_without_common_classes_or_without_labels_is_refused(tmp_path):
+    data = tiny(None)
+    apart = data.labels.clone()
+    apart[data.domains == 0] = 0
+    apart[data.domains == 1] = 2
+    pack = prepare(replace(data, labels=apart), tmp_path, 0, silent)
+    with pytest.raises(
+        BadInput, match="'right' has no class in common .* it has high, they have low"
+    ):
+        check_shift(pack, ("left",), ("right",), "left > right")
+    hidden = data.labels.clone()
+    hidden[(data.domains == 0) & (data.split == VAL)] = UNKNOWN
+    pack = prepare(replace(data, labels=hidden), tmp_path, 0, silent)
+    with pytest.raises(BadInput, match="domain 'left' has no labelled validation rows"):
+        check_shift(pack, ("left",), ("right",), "left > right")
+    check_shift(pack, ("right",), ("left",), "right > left")

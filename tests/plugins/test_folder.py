@@ -1,0 +1,229 @@
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from benchbench import TEST, TRAIN, VAL, BadInput
+from benchbench_digits.tree import SUFFIXES, folder, unreadable
+
+
+@pytest.fixture
+def plant(tmp_path):
+    """Puts files of no content below the test's folder, and returns that folder."""
+
+    def put(*paths: str) -> Path:
+        for path in paths:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).touch()
+        return tmp_path
+
+    return put
+
+
+def rows(data):
+    """What the columns say of each image."""
+    return {
+        path: (data.domain_names[domain], data.class_names[label])
+        for path, domain, label in zip(data.images.paths, data.domains, data.labels, strict=True)
+    }
+
+
+def splits(data):
+    return dict(zip(data.images.paths, data.split.tolist(), strict=True))
+
+
+def test_an_image_gets_the_names_of_the_folders_it_lies_in(plant):
+    data = folder(plant("photo/dog/1.jpg", "photo/cat/2.jpg", "art/dog/3.jpg"), size=64)
+    assert rows(data) == {
+        "art/dog/3.jpg": ("art", "dog"),
+        "photo/cat/2.jpg": ("photo", "cat"),
+        "photo/dog/1.jpg": ("photo", "dog"),
+    }
+    assert data.images.paths == ("art/dog/3.jpg", "photo/cat/2.jpg", "photo/dog/1.jpg")
+    assert data.images.size == 64
+    assert (data.labels.dtype, data.domains.dtype) == (torch.int64, torch.int64)
+    assert data.split is None
+    assert data.groups is None
+
+
+def test_images_of_any_mode_and_size_are_listed_as_torchvision_lists_them(tmp_path):
+    for domain in ("a", "b"):
+        for name in ("cat", "dog"):
+            home = tmp_path / domain / name
+            home.mkdir(parents=True)
+            Image.new("RGBA", (5, 9)).save(home / "alpha.png")
+            Image.new("L", (30, 2)).save(home / "grey.JPG", format="JPEG")
+            Image.new("P", (1, 1)).save(home / "palette.png")
+            Image.new("I;16", (7, 7)).save(home / "deep.tiff")
+    data = folder(tmp_path)
+    theirs = {
+        Path(path).relative_to(tmp_path).as_posix(): (domain, images.classes[label])
+        for domain in ("a", "b")
+        for images in [ImageFolder(tmp_path / domain)]
+        for path, label in images.samples
+    }
+    assert rows(data) == theirs
+    assert len(theirs) == 16
+
+
+def test_no_image_is_opened(plant):
+    root = plant("a/x/empty.png", "b/x/empty.png")
+    assert len(folder(root).images) == 2
+
+
+def test_suffixes_are_those_of_torchvision():
+    assert SUFFIXES == IMG_EXTENSIONS
+
+
+def test_what_is_hidden_or_no_image_is_passed_over(plant):
+    images = ["a/x/1.JPEG", "b/x/1.png"]
+    others = ["README.md", ".git/x/1.png", "a/.x/1.png", "a/x/.1.png", "a/x/1.txt", "b/x/.png"]
+    assert folder(plant(*images, *others)).images.paths == tuple(images)
+
+
+def test_classes_are_the_union_over_domains_in_order_of_code_points(plant):
+    data = folder(plant("a/b/1.png", "a/B/1.png", "b/é/1.png", "b/10/1.png", "b/9/1.png"))
+    assert data.class_names == ("10", "9", "B", "b", "é")
+
+
+def test_names_may_hold_spaces_and_any_script(plant):
+    data = folder(plant("art painting/giraffe copy/1 2.jpg", "写真/犬/一.jpg"))
+    assert rows(data) == {
+        "art painting/giraffe copy/1 2.jpg": ("art painting", "giraffe copy"),
+        "写真/犬/一.jpg": ("写真", "犬"),
+    }
+
+
+def test_the_path_is_joined_to_the_root_unless_it_is_absolute(plant, tmp_path):
+    root = plant("PACS/a/x/1.png", "PACS/b/x/1.png")
+    joined = folder(root, path="PACS")
+    absolute = folder(Path("nowhere"), path=str(tmp_path / "PACS"))
+    assert joined.images == absolute.images
+    assert joined.images.root == tmp_path / "PACS"
+
+
+def test_a_split_is_read_where_every_domain_has_one(plant):
+    data = folder(
+        plant(
+            *(f"a/{split}/x/1.png" for split in ("train", "val", "test")),
+            *(f"b/{split}/y/1.png" for split in ("train", "val", "test")),
+        )
+    )
+    assert splits(data) == {
+        "a/test/x/1.png": TEST,
+        "a/train/x/1.png": TRAIN,
+        "a/val/x/1.png": VAL,
+        "b/test/y/1.png": TEST,
+        "b/train/y/1.png": TRAIN,
+        "b/val/y/1.png": VAL,
+    }
+    assert data.split.dtype == torch.int64
+    assert data.class_names == ("x", "y")
+
+
+def test_classes_may_be_called_train_and_test_among_others(plant):
+    data = folder(plant("a/train/1.png", "a/test/1.png", "a/bus/1.png", "b/train/1.png"))
+    assert data.split is None
+    assert data.class_names == ("bus", "test", "train")
+
+
+def test_a_domain_without_val_gives_it_a_fifth_of_each_class_of_its_train(plant):
+    sizes = {"x": 10, "y": 23, "z": 1}
+    trees = [f"a/train/{c}/{i}.png" for c, size in sizes.items() for i in range(size)]
+    trees += ["a/test/x/0.png", "b/train/x/0.png", "b/train/x/1.png", "b/train/x/2.png"]
+    data = folder(plant(*trees, "b/val/x/0.png", "b/test/x/0.png"))
+    chosen = Counter((p.split("/")[0], p.split("/")[-2], s) for p, s in splits(data).items())
+    assert chosen == {
+        ("a", "x", TRAIN): 8,
+        ("a", "x", VAL): 2,
+        ("a", "x", TEST): 1,
+        ("a", "y", TRAIN): 18,
+        ("a", "y", VAL): 5,
+        ("a", "z", TRAIN): 1,
+        ("b", "x", TRAIN): 3,
+        ("b", "x", VAL): 1,
+        ("b", "x", TEST): 1,
+    }
+
+
+def test_the_val_that_is_drawn_is_a_function_of_the_seed(plant):
+    root = plant(
+        *(f"{d}/{s}/x/{i}.png" for d in "ab" for s in ("train", "test") for i in range(40))
+    )
+    assert splits(folder(root)) == splits(folder(root, seed=0))
+    assert splits(folder(root)) != splits(folder(root, seed=1))
+
+
+def test_linked_folders_are_followed(plant, tmp_path):
+    root = plant("store/one/x/1.png", "store/two/2.png", "data/b/x/1.png")
+    (root / "data/a").symlink_to(root / "store/one")
+    (root / "data/b/y").symlink_to("../../store/two")
+    data = folder(tmp_path, path="data")
+    assert data.images.paths == ("a/x/1.png", "b/x/1.png", "b/y/2.png")
+
+
+def test_links_that_lead_back_are_not_followed(plant):
+    root = plant("a/x/1.png", "b/x/1.png")
+    (root / "a/x/here").symlink_to(".")
+    (root / "a/x/up").symlink_to("..")
+    (root / "a/x/top").symlink_to(root)
+    (root / "a/itself").symlink_to("itself")
+    (root / "a/root").symlink_to("/")
+    data = folder(root)
+    assert data.images.paths == ("a/x/1.png", "b/x/1.png")
+    assert data.class_names == ("x",)
+
+
+def test_links_between_two_folders_end_where_they_would_repeat(plant):
+    root = plant("a/x/1.png", "b/x/1.png")
+    (root / "a/x/other").symlink_to(root / "b/x")
+    (root / "b/x/other").symlink_to(root / "a/x")
+    with pytest.raises(BadInput, match=r"but there is a/x/other/1\.png"):
+        folder(root)
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "message"),
+    [
+        (["PACS/a/x/1.png", "VLCS/1"], "PAC", "there is no folder {}/PAC: {} holds PACS, VLCS"),
+        (["PACS/a/x/1.png"], "PACS/b/c", "there is no folder {}/PACS/b/c: {}/PACS holds a"),
+        (["x.zip"], "x.zip", "there is no folder {}/x.zip: {} holds x.zip"),
+        ([f"{i:02}" for i in range(12)], "x", "there is no folder {}/x: {} holds "
+         "00, 01, 02, 03, 04, 05, 06, 07, 08, 09 and 2 more"),
+        ([], "", "{} must hold two or more folders, one for each domain: {} holds nothing"),
+        (["1.png"], "", "{} must hold two or more folders, one for each domain: {} holds 1.png"),
+        (["a/x/1.png"], "", "{} must hold two or more folders, one for each domain: {} holds a"),
+        (["a/x/1.png", "b/x/1.txt"], "", "there are no images in {}/b: {}/b holds x"),
+        (["a/x/1.png", "b/x/1.png", "b/2.png"], "",
+         "images below {} must lie at domain/class/image, but there is b/2.png"),
+        (["a/x/1.png", "b/x/1.png", "3.png"], "",
+         "images below {} must lie at domain/class/image, but there is 3.png"),
+        (["PACS/a/x/1.png", "VLCS/a/x/1.png"], "",
+         "images below {} must lie at domain/class/image, but there is PACS/a/x/1.png"),
+        (["a/train/x/1.png", "a/test/x/1.png", "b/x/1.png"], "",
+         "images below {} must lie at domain/class/image, but there is a/test/x/1.png"),
+        (["a/train/x/1.png", "a/test/1.png", "b/train/x/1.png", "b/test/x/1.png"], "",
+         "images below {} must lie at domain/split/class/image, but there is a/test/1.png"),
+        (["a/train/x/1.png", "a/test/x/1.txt", "b/train/x/1.png", "b/test/x/1.png"], "",
+         "there are no images in {}/a/test: {}/a/test holds x"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_said_in_one_sentence(plant, files, path, message):
+    root = plant(*files)
+    with pytest.raises(BadInput, match=f"^{re.escape(message.replace('{}', str(root)))}$"):
+        folder(root, path=path)
+
+
+def test_a_folder_that_cannot_be_read_is_named():
+    with pytest.raises(BadInput, match=r"^the folder a/x cannot be read: Permission denied$"):
+        unreadable(PermissionError(13, "Permission denied", "a/x"))
+
+
+def test_an_image_has_at_least_one_pixel(plant):
+    with pytest.raises(BadInput, match="size=0"):
+        folder(plant("a/x/1.png", "b/x/1.png"), size=0)

@@ -1,0 +1,149 @@
+"""Boards are a function of records; what is missing is shown as missing."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+from tiny import SUITE
+
+from benchbench.board import Expected, published, render, rows
+from benchbench.launch.local import run_cells
+from benchbench.record import Record
+from benchbench.suite import Suite
+from benchbench.terms import BadInput
+
+ROOT = Path(__file__).parent.parent
+BOARD = ROOT / "leaderboards" / "digits"
+
+
+class Silent:
+    def cell_starts(self, number, cell):
+        return lambda stage: lambda done, loss: None
+
+    def cell_ends(self, record):
+        pass
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Record:
+    """A real record, to be varied."""
+    from tiny import make_plan
+
+    folder = tmp_path_factory.mktemp("board")
+    plan = make_plan(SUITE, folder / "store", folder)
+    return run_cells(plan, plan.cells, Silent())[0]
+
+
+def record(template, method, shift, seed, target, source=0.9, **changes):
+    scores = tuple(
+        score.model_copy(update={"accuracy": target if score.role == "target" else source})
+        for score in template.scores
+    )
+    seeds = template.seeds.model_copy(update={"train": seed})
+    common = {"method": method, "shift": shift, "seeds": seeds, "scores": scores}
+    return template.model_copy(update={**common, "cell_id": f"{method}{shift}{seed}", **changes})
+
+
+SHIFTS = ("a > b", "b > a")
+WANTED = Expected(("erm", "simclr"), SHIFTS, (0, 1), "erm")
+
+
+@pytest.fixture
+def records(template):
+    scores = {
+        ("erm", "a > b"): (0.5, 0.6),
+        ("erm", "b > a"): (0.3, 0.4),
+        ("simclr", "a > b"): (0.7, 0.9),
+        ("simclr", "b > a"): (0.6, 0.6),
+    }
+    return [
+        record(template, method, shift, seed, value)
+        for (method, shift), values in scores.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+def test_means_spreads_and_differences_are_those_of_the_seeds(records):
+    first, second = rows(records, WANTED)
+    assert (first.method, second.method) == ("simclr", "erm")
+    assert str(first.entries["a > b"]) == f"{mean((70, 90)):.1f} ± {stdev((70, 90)):.1f}"
+    assert first.average == pytest.approx((65, 75))
+    assert first.difference == pytest.approx(70 - 45)
+    assert second.difference is None
+    assert first.source == pytest.approx((90, 90))
+
+
+def test_a_missing_or_failed_cell_is_shown_and_never_averaged_away(records, template):
+    gone = records.pop()
+    failed = record(template, "erm", "b > a", 1, 0.0, status="diverged", scores=(), reason="NaN")
+    kept = [r for r in records if r.cell_id != failed.cell_id]
+    table = {row.method: row for row in rows([*kept, failed], WANTED)}
+    assert str(table["simclr"].entries[gone.shift]) == "1 missing"
+    assert str(table["erm"].entries["b > a"]) == "1 diverged"
+    assert str(table["erm"].entries["a > b"]) == "55.0 ± 7.1"
+    for row in table.values():
+        assert row.average == () and row.difference is None
+    text = render([*kept, failed], WANTED)
+    assert "1 missing" in text and "1 diverged" in text
+
+
+def test_a_method_without_any_record_has_a_row(records):
+    wanted = Expected(("erm", "simclr", "dann"), SHIFTS, (0, 1), "erm")
+    last = rows(records, wanted)[-1]
+    assert (last.method, str(last.entries["a > b"])) == ("dann", "2 missing")
+
+
+def test_references_and_ceilings_are_not_ranked_with_methods(records, template):
+    spec = template.spec.model_copy(update={"labels": "target"})
+    ceilings = [record(template, "best", s, n, 0.99, spec=spec) for s in SHIFTS for n in (0, 1)]
+    spec = template.spec.model_copy(update={"chain": ()})
+    random = [record(template, "random", s, n, 0.98, spec=spec) for s in SHIFTS for n in (0, 1)]
+    wanted = Expected(("best", "random", "erm", "simclr"), SHIFTS, (0, 1), "erm")
+    table = rows([*records, *ceilings, *random], wanted)
+    assert [row.method for row in table] == ["simclr", "erm", "random", "best"]
+
+
+def test_the_order_of_records_does_not_matter(records):
+    for form in ("markdown", "csv", "latex", "json"):
+        assert render(records, WANTED, form) == render(records[::-1], WANTED, form)
+
+
+def test_two_records_of_one_cell_are_refused(records):
+    double = records[0].model_copy(update={"cell_id": "another"})
+    with pytest.raises(BadInput, match="two records, .* are of erm · a > b · 0"):
+        rows([*records, double], WANTED)
+
+
+def test_every_format_says_the_same(records):
+    lines = list(csv.DictReader(io.StringIO(render(records, WANTED, "csv"))))
+    assert [line["method"] for line in lines] == ["simclr", "erm"]
+    assert float(lines[0]["mean"]) == pytest.approx(70)
+    assert float(lines[0]["a > b sd"]) == pytest.approx(stdev((70, 90)))
+    raw = json.loads(render(records, WANTED, "json"))
+    assert raw[0]["entries"]["a > b"]["values"] == pytest.approx([70, 90])
+    latex = render(records, WANTED, "latex")
+    assert r"\toprule" in latex and "80.0 ± 14.1" in latex
+    assert "| simclr " in render(records, WANTED, "markdown")
+
+
+def test_a_name_with_a_pipe_does_not_break_the_table(records):
+    renamed = [r.model_copy(update={"method": "a|b"}) for r in records if r.method == "erm"]
+    text = render(renamed)
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert r"a\|b" in text
+    assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
+
+
+def test_the_published_board_is_what_its_records_say():
+    assert (BOARD / "README.md").read_text() == published(BOARD)
+
+
+def test_the_published_suite_is_the_shipped_one():
+    assert Suite.read(str(BOARD / "suite.toml")) == Suite.read("digits")
+
+
+def test_the_published_board_is_complete():
+    assert "missing" not in published(BOARD, "csv")

@@ -1,0 +1,140 @@
+"""The command line, as a person uses it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from benchbench.cli import main
+
+SMALL = """
+name = "small"
+dataset = "digits"
+shifts = ["scans > photos"]
+seeds = [0]
+encoder = "small_cnn(width=4)"
+precision = "fp32"
+baseline = "erm"
+stage = { steps = 3, batch_size = 16, lr = 0.01 }
+[[method]]
+chain = "simclr"
+augmentation = "random_resized_crop | color_jitter"
+[[method]]
+chain = "erm"
+sees = "source"
+readout = "head"
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a command in this process; returns its status, standard output and error."""
+    (tmp_path / "small.toml").write_text(SMALL)
+
+    def invoke(*words: str):
+        text = [word.replace("SUITE", str(tmp_path / "small.toml")) for word in words]
+        if words[0] in ("run", "status", "leaderboard"):
+            text += ["--store", str(tmp_path / "store")]
+        result = CliRunner().invoke(main, text)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, result.stderr
+
+    return invoke
+
+
+def test_run_trains_prints_the_board_and_does_nothing_twice(run):
+    status, out, err = run("run", "SUITE", "--dry-run")
+    assert status == 0
+    assert "simclr · scans > photos · seed 0: to run" in out
+    assert "0 cached, 2 to run, 0 cannot; 2 stages to train, about" in out
+
+    status, out, err = run("run", "SUITE")
+    assert status == 0
+    assert out.startswith("| method") and "| erm " in out
+    assert "1/2 simclr · scans > photos · seed 0: target" in err
+
+    status, again, err = run("run", "SUITE")
+    assert (status, again) == (0, out)
+    assert "0 to run" in err and "1/2" not in err
+
+    assert "cached" in run("run", "SUITE", "--dry-run")[1]
+    assert run("status", "SUITE")[1].strip() == "small: 2 cells: 2 scored"
+    assert run("leaderboard", "SUITE")[1] == out
+    assert json.loads(run("leaderboard", "SUITE", "--format", "json")[1])[0]["method"]
+
+
+def test_only_runs_some_cells_and_the_board_shows_the_rest_as_missing(run):
+    status, out, err = run("run", "SUITE", "--only", "method=erm")
+    assert status == 0 and "1 missing" in out and "1 cells, 1 to run" in err
+    assert run("status", "SUITE")[1].strip() == "small: 2 cells: 1 scored, 1 to run"
+    assert run("run", "SUITE", "--only", "method=x")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "no-such-suite"),
+        ("run", "SUITE", "--device", "cuda:99"),
+        ("run", "SUITE", "--only", "colour=red"),
+        ("leaderboard", "no-such-folder"),
+        ("bench", "resnet19@32"),
+        ("list", "objectivs"),
+        ("run",),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_two(run, words):
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert "Traceback" not in err and err.strip()
+
+
+def test_a_cell_that_cannot_run_is_told_by_dry_run(run, tmp_path):
+    path = tmp_path / "wide.toml"
+    path.write_text(SMALL.replace("batch_size = 16", "batch_size = 4000"))
+    status, out, err = run("run", str(path), "--dry-run")
+    assert status == 2
+    assert "cannot run, because batch_size = 4000 takes 2000 rows of domain 'scans'" in out
+
+
+def test_list_shows_what_there_is(run):
+    status, out, _ = run("list")
+    assert status == 0
+    assert "simclr(width=128, temperature=0.2)" in out and "digits(" in out
+    assert "digits(" not in run("list", "objectives")[1]
+    offers = json.loads(run("list", "encoders", "--json")[1])
+    assert {offer["name"] for offer in offers["offers"]} == {"small_cnn", "timm"}
+    assert offers["set_aside"] == {}
+
+
+def test_sysinfo_names_versions_and_no_host_or_user(run):
+    status, out, _ = run("sysinfo")
+    assert status == 0 and "torch" in out
+    for secret in (os.uname().nodename, os.path.expanduser("~")):
+        assert secret not in out
+    assert json.loads(run("sysinfo", "--json")[1])["plugins"]
+
+
+def test_bench_prints_a_ratio_to_the_floor(run):
+    words = ("bench", "small_cnn@32", "--batch-size", "16", "--rounds", "1", "--steps", "2")
+    status, out, _ = run(*words, "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert report["ratio"] == pytest.approx(report["step"] / report["floor"])
+
+
+def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(tmp_path):
+    path = tmp_path / "long.toml"
+    path.write_text(SMALL.replace("steps = 3", "steps = 100000"))
+    command = [sys.executable, "-m", "benchbench", "run", str(path), "--store", str(tmp_path / "s")]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert "to run on" in child.stderr.readline()
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "Stopped. What was finished is kept; go on with: benchbench run" in err
+    assert "Traceback" not in err

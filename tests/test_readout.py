@@ -1,0 +1,106 @@
+"""Readouts against scikit-learn and plain loops."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from benchbench.features import Features
+from benchbench.readout import accuracy, knn, linear, logistic_path, resolve_readout
+from benchbench.terms import BadInput
+
+
+def blobs(n, width=20, classes=4, spread=2.0, seed=0):
+    """Overlapping classes on correlated features of very different scales, off the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    fixed = torch.Generator().manual_seed(99)
+    centres = torch.randn(classes, width, generator=fixed)
+    mix = torch.randn(width, width, generator=fixed) * torch.logspace(0, -2, width)
+    labels = torch.randint(classes, (n,), generator=generator)
+    z = centres[labels] + spread * torch.randn(n, width, generator=generator)
+    return Features((z @ mix + 3).float(), labels)
+
+
+def objective(weight, features, c):
+    logits = F.pad(features.z.double(), (0, 1), value=1.0) @ weight
+    return (F.cross_entropy(logits, features.labels) + weight[:-1].square().sum()
+            / (2 * len(features.z) * c)).item()  # fmt: skip
+
+
+def test_the_whole_path_reaches_scikit_learns_objective():
+    train = blobs(300)
+    path = np.logspace(-6, 5, 12).tolist()
+    weights = logistic_path(train.z, train.labels, 4, path, max_iter=500)
+    for weight, c in zip(weights, path, strict=True):
+        model = LogisticRegression(C=c, max_iter=20_000, tol=1e-9)
+        model.fit(train.z.double().numpy(), train.labels.numpy())
+        theirs = torch.tensor(np.vstack([model.coef_.T, model.intercept_]))
+        assert objective(weight, train, c) <= objective(theirs, train, c) * (1 + 1e-6)
+
+
+def test_at_a_moderate_penalty_the_weights_themselves_agree():
+    train = blobs(300)
+    model = LogisticRegression(C=0.1, max_iter=20_000, tol=1e-10)
+    model.fit(train.z.double().numpy(), train.labels.numpy())
+    (weight,) = logistic_path(train.z, train.labels, 4, [0.1], max_iter=500)
+    assert np.allclose(weight[:-1].T.numpy(), model.coef_, atol=1e-3)
+
+
+def test_a_class_without_training_rows_and_constant_features_do_no_harm():
+    train = blobs(60)
+    z = torch.cat([train.z, torch.ones(60, 1), torch.zeros(60, 1)], 1)
+    weights = logistic_path(z, train.labels, 6, [1e-6, 1.0, 1e5], max_iter=100)
+    assert weights.isfinite().all()
+    predicted = (F.pad(z.double(), (0, 1), value=1.0) @ weights[1]).argmax(1)
+    assert set(predicted.tolist()) <= {0, 1, 2, 3}
+
+
+def test_the_penalty_is_chosen_on_validation_and_of_equals_the_strongest():
+    train, val = blobs(200), blobs(200, seed=1)
+    fitted = linear(penalties=12)(train, val, 4)
+    assert fitted.selection == "source-val"
+    path = torch.logspace(-6, 5, 12, dtype=torch.float64).tolist()
+    weights = logistic_path(train.z, train.labels, 4, path, 200)
+    padded = F.pad(val.z.double(), (0, 1), value=1.0)
+    right = [((padded @ w).argmax(1) == val.labels).float().mean().item() for w in weights]
+    assert fitted.chosen["C"] == path[int(np.argmax(right))]
+    assert accuracy(fitted.scores(val.z), val.labels) == pytest.approx(max(right))
+
+
+def test_nearest_neighbours_agree_with_scikit_learn():
+    train, val = blobs(150), blobs(80, seed=1)
+    fitted = knn(k=(7,), temperature=0.1)(train, val, 4)
+    model = KNeighborsClassifier(
+        7, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.1)
+    )
+    model.fit(train.z.numpy(), train.labels.numpy())
+    theirs = torch.tensor(model.predict_proba(val.z.numpy()))
+    ours = fitted.scores(val.z)
+    assert torch.allclose(ours / ours.sum(1, keepdim=True), theirs.float(), atol=1e-4)
+
+
+def test_the_number_of_neighbours_is_chosen_on_validation():
+    train, val = blobs(150), blobs(100, seed=1)
+    fitted = knn(k=(1, 5, 500))(train, val, 4)
+    each = {k: accuracy(knn(k=(k,))(train, val, 4).scores(val.z), val.labels) for k in (1, 5)}
+    assert fitted.chosen["k"] == max(each, key=each.get)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("liner", "did you mean 'linear'"),
+        ("knn(n=3)", "has no option 'n'"),
+        ("head(x=1)", "no readout is named 'head'"),
+    ],
+)
+def test_an_unknown_readout_is_refused(text, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        resolve_readout(text)
+
+
+def test_a_readout_is_spelled_with_its_defaults():
+    assert resolve_readout("knn(k=[3])")[0] == "knn(k=(3,), temperature=0.07)"
+    assert resolve_readout("head") == ("head", None)

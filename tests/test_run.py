@@ -1,0 +1,298 @@
+"""Cells from start to end."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import SUITE, quiet
+
+from benchbench.launch.local import estimate, run_cells
+from benchbench.record import Record, read_record, read_records
+from benchbench.run import execute
+from benchbench.terms import BadInput
+
+METHODS = """
+name = "tiny"
+dataset = "tiny"
+shifts = ["left > right", "right > left", "left > odd"]
+seeds = [0]
+encoder = "small_cnn(width=4)"
+precision = "fp32"
+stage = { steps = 6, batch_size = 12, lr = 0.01, augmentation = "noise" }
+[[method]]
+chain = ""
+[[method]]
+chain = "simclr"
+[[method]]
+chain = ["simclr", { objective = "finetune", sees = "source" }]
+readout = "head"
+[[method]]
+chain = "erm"
+sees = "source"
+readout = "head"
+[[method]]
+chain = "dann"
+readout = "head"
+[[method]]
+name = "ceiling"
+chain = "erm"
+sees = "target"
+labels = "target"
+readout = "head"
+"""
+
+
+class Count:
+    """An audience that counts the stages that were trained."""
+
+    def __init__(self):
+        self.stages, self.records = [], []
+
+    def cell_starts(self, number, cell):
+        def watcher(stage):
+            self.stages.append(stage.objective)
+            return lambda done, loss: None
+
+        return watcher
+
+    def cell_ends(self, record):
+        self.records.append(record)
+
+
+def run_all(plan):
+    audience = Count()
+    run_cells(plan, [cell for cell in plan.cells if not plan.done(cell)], audience)
+    return audience
+
+
+def lasting(record: Record) -> dict:
+    """A record without time and cost."""
+    return {k: v for k, v in record.model_dump(mode="json").items() if k != "cost"}
+
+
+def test_no_stage_is_trained_twice(plan_of):
+    plan = plan_of(METHODS)
+    audience = run_all(plan)
+    assert len(audience.records) == 6 * 3
+    assert {record.status for record in audience.records} == {"scored"}
+    # simclr reads no labels, so left > right and right > left share it; erm sees the source only
+    assert sorted(audience.stages) == sorted(
+        ["simclr"] * 2 + ["finetune"] * 3 + ["erm"] * (2 + 2) + ["dann"] * 3
+    )  # the ceilings of right and left are erm on right and left: only odd is new
+    again = run_all(plan_of(METHODS))
+    assert again.stages == again.records == []
+
+
+def test_adding_a_readout_or_a_fine_tune_trains_only_that(plan_of):
+    run_all(plan_of(SUITE))
+    more = SUITE + 'readout = ["linear", "knn"]\n[[method]]\nchain = "simclr > finetune"\n'
+    audience = run_all(plan_of(more))
+    assert audience.stages == ["finetune"]
+    assert len(audience.records) == 3
+
+
+def test_a_record_says_what_was_done(plan_of):
+    plan = plan_of(METHODS)
+    audience = run_all(plan)
+    record = next(r for r in audience.records if r.method == "dann" and r.shift == "left > odd")
+    (stage,) = record.spec.chain
+    assert (stage.reads, stage.domains) == (("domains", "labels"), ("left", "odd"))
+    assert stage.objective == "dann(weight=1.0, width=256)"
+    assert record.data.fingerprint == plan.pack.fingerprint
+    assert (record.data.n_labelled, record.data.n_unlabelled) == (72, 72)
+    assert record.seeds.model_dump() == {"split": 0, "hparams": 0, "train": 0}
+    assert record.cost.images_seen == 72 and record.cost.stages[0].seconds > 0
+    assert {c.kind for c in record.components} == {
+        "dataset",
+        "encoder",
+        "objective",
+        "augmentation",
+    }
+    path = plan.store.records("tiny") / record.file_name
+    assert read_record(path) == record
+    predictions = load_file(path.with_suffix(".safetensors"))
+    for score in record.scores:
+        labels = plan.pack.labels[plan.pack.rows(score.domain, 2)]
+        right = predictions[score.domain] == labels
+        assert score.n == len(labels) == 24
+        assert score.accuracy == pytest.approx(right.double().mean().item())
+        classes = [right[labels == c].double().mean().item() for c in range(3)]
+        assert score.per_class_mean == pytest.approx(sum(classes) / 3)
+    ceiling = next(r for r in audience.records if r.method == "ceiling" and r.shift == record.shift)
+    assert ceiling.spec.labels == "target" and ceiling.spec.chain[0].domains == ("odd",)
+
+
+def test_target_labels_change_nothing_but_the_scores(plan_of, tmp_path):
+    honest, poisoned = plan_of(METHODS), plan_of(METHODS, tmp_path / "other")
+    target = poisoned.pack.domains == poisoned.pack.domain_names.index("right")
+    poisoned.pack.labels[target] = (poisoned.pack.labels[target] + 1) % 3
+    for method in ("simclr", "dann", "simclr > finetune"):
+        (cell,) = (c for c in honest.cells if str(c).startswith(f"{method} · left > right"))
+        files = []
+        for plan in (honest, poisoned):
+            record = execute(cell, plan, quiet)
+            path = plan.store.records("tiny") / record.file_name
+            files.append(
+                (record.artifacts.encoder_sha256, load_file(path.with_suffix(".safetensors")))
+            )
+        assert files[0][0] == files[1][0]
+        assert torch.equal(files[0][1]["right"], files[1][1]["right"])
+
+
+@pytest.mark.parametrize(
+    ("objective", "status", "reason"),
+    [
+        ("unstable", "diverged", "Diverged: the loss became nan at step 4"),
+        ("unstable(error='memory')", "oom", "no memory left"),
+        ("unstable(error='broken')", "failed", "RuntimeError: broken"),
+    ],
+)
+def test_a_cell_that_fails_is_recorded_as_such_and_the_others_go_on(
+    plan_of, objective, status, reason
+):
+    text = SUITE + f'[[method]]\nname = "bad"\nchain = "{objective}"\n'
+    plan = plan_of(text.replace('chain = "simclr"', 'chain = "simclr"\nname = "good"'))
+    audience = run_all(plan)
+    assert {r.method: r.status for r in audience.records} == {"good": "scored", "bad": status}
+    bad = next(r for r in audience.records if r.method == "bad")
+    assert reason in bad.reason
+    assert bad.scores == () and bad.selection is None
+    again = run_all(plan)  # a loss that is no number stays so; the others are tried again
+    assert len(again.records) == (status != "diverged")
+
+
+def test_every_field_of_a_stage_is_in_its_key(plan_of):
+    changes = {
+        "steps = 6": "steps = 7",
+        "batch_size = 12": "batch_size = 14",
+        "lr = 0.01": "lr = 0.02",
+        'augmentation = "noise"': 'augmentation = "noise(std=(0.0, 0.2))"',
+        "seeds = [0]": "seeds = [1]",
+        '"fp32"': '"bf16"',
+        "width=4": "width=8",
+        'chain = "simclr"': 'chain = "simclr(temperature=0.3)"',
+        'dataset = "tiny"': 'dataset = "tiny(seed=1)"',
+        'shifts = ["left > right"]': 'shifts = ["left > odd"]',
+        "stage = {": "stage = { warmup = 0.2, ",
+        "stage =  {": "stage = { weight_decay = 0.2, ",
+        "stage = { ": 'stage = { sees = "all", ',
+    }
+    keys = set()
+    for old, new in [("name", "name"), *changes.items()]:
+        plan = plan_of(SUITE.replace(old.replace("=  {", "= {"), new, 1))
+        keys.add(plan.links(plan.cells[0])[0].key)
+    assert len(keys) == len(changes) + 1
+    same = SUITE.replace('name = "tiny"', 'name = "other"').replace("left > right", "right > left")
+    plan = plan_of(same)
+    assert plan.links(plan.cells[0])[0].key in keys  # neither suite nor labelled domain matter here
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('"simclr"', '"simcl"', "no objective is named 'simcl'; did you mean 'simclr'"),
+        ('"noise"', '"nois"', "did you mean 'noise'"),
+        ("width=4", "wdth=4", "encoder small_cnn has no option 'wdth'; did you mean 'width'"),
+        ("small_cnn(width=4)", "timm(model='resnet1')", "timm has no model 'resnet1'"),
+        ('dataset = "tiny"', 'dataset = "digitz"', "no dataset is named 'digitz'; did you mean"),
+        ("left > right", "left > rigth", "no domain 'rigth'; did you mean 'right'"),
+        ("left > right", "left > left", "leads from 'left' to itself"),
+        ("batch_size = 12", "batch_size = 400", "takes 200 rows of domain 'left' per step"),
+        ('chain = "simclr"', 'chain = "simclr"\nreadout = "liner"', "no readout is named 'liner'"),
+        ('chain = "simclr"', 'chain = "simclr"\nreadout = "head"', "simclr has no head"),
+        ('chain = "simclr"', 'chain = ""\nreadout = "head"', "an untrained encoder has no head"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_training(plan_of, old, new, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        plan = plan_of(SUITE.replace(old, new, 1))
+        for cell in plan.cells:
+            plan.check(cell)
+
+
+def test_a_cuda_device_that_is_not_there_is_refused(plan_of, tmp_path):
+    from tiny import make_plan
+
+    with pytest.raises(BadInput, match="device 'cuda:99' was asked for"):
+        make_plan(SUITE, tmp_path / "store", tmp_path, device="cuda:99")
+    with pytest.raises(BadInput, match="no device is named 'gpu'; there is auto, cpu, cuda"):
+        make_plan(SUITE, tmp_path / "store", tmp_path, device="gpu")
+
+
+def test_an_estimate_counts_each_stage_once(plan_of):
+    plan = plan_of(METHODS)
+    stages, seconds = estimate(plan, plan.cells)
+    assert stages == 11
+    assert seconds > 0
+    run_all(plan)
+    assert estimate(plan, plan.cells) == (0, 0)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from tiny import make_plan
+from test_run import Count
+from benchbench.launch.local import run_cells
+import benchbench.run
+benchbench.run.CHECKPOINT_EVERY = -1.0  # leave the state after every step
+plan = make_plan(Path(sys.argv[1]).read_text(), Path(sys.argv[2]), Path(sys.argv[2]).parent)
+print("ready", flush=True)
+run_cells(plan, [cell for cell in plan.cells if not plan.done(cell)], Count())
+"""
+
+
+def test_killed_at_any_point_and_run_again_the_records_are_the_same(plan_of, tmp_path):
+    text = METHODS.replace("steps = 6", "steps = 40")
+    run_all(plan_of(text, tmp_path / "whole"))
+    suite = tmp_path / "killed.toml"
+    suite.write_text(text)
+    store = tmp_path / "killed" / "store"
+    store.parent.mkdir()
+    command = [sys.executable, "-c", CHILD, str(suite), str(store), str(Path(__file__).parent)]
+    resumed = 0
+    for delay in (0.05, 0.3, 0.7, 0.2, 1.1, None):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        child.stdout.readline()
+        if delay is None:
+            assert child.wait(timeout=120) == 0
+        else:
+            time.sleep(delay)
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            resumed += any((store / "checkpoints").glob("*.json"))
+        child.stdout.close()
+    assert resumed, "no kill fell into a stage"
+    whole, killed = (
+        {r.file_name: lasting(r) for r in read_records(folder / "records" / "tiny")}
+        for folder in (tmp_path / "whole", store)
+    )
+    assert killed == whole and len(whole) == 18
+    assert not any((store / "checkpoints").iterdir())
+
+
+def test_a_record_refuses_what_a_record_cannot_say(plan_of):
+    plan = plan_of(SUITE)
+    run_all(plan)
+    (path,) = plan.store.records("tiny").glob("*.json")
+    fields = json.loads(path.read_text())
+    for change in (
+        {"unknown": 1},
+        {"status": "fine"},
+        {"scores": [{**fields["scores"][0], "accuracy": float("nan")}]},
+        {"scores": [{**fields["scores"][0], "accuracy": "0.5"}]},
+        {"schema_version": 2},
+    ):
+        path.write_text(json.dumps(fields | change))
+        with pytest.raises(BadInput, match="is not a record"):
+            read_record(path)
+    path.write_text(json.dumps(fields)[:-5])
+    with pytest.raises(BadInput, match="is not a record"):
+        read_record(path)

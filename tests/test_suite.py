@@ -1,0 +1,139 @@
+"""TOML in, cells out; everything else is refused in one sentence."""
+
+import pytest
+from tiny import SUITE
+
+from benchbench.suite import Shift, Suite, matches
+from benchbench.terms import BadInput
+
+FULL = """
+name = "full"
+dataset = "tiny"
+shifts = "all"
+seeds = [0, 1]
+encoder = "small_cnn"
+baseline = "erm"
+[stage]
+steps = 10
+batch_size = 32
+lr = 1
+[[method]]
+chain = ""
+[[method]]
+chain = "simclr(temperature=0.1)"
+readout = ["linear", "knn(k=(3,))"]
+[[method]]
+chain = ["simclr", { objective = "finetune", steps = 5, lr = 0.1 }]
+augmentation = "noise"
+[[method]]
+chain = "erm"
+sees = "source"
+readout = "head"
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read_text(text: str) -> Suite:
+        path = tmp_path / "suite.toml"
+        path.write_text(text)
+        return Suite.read(str(path))
+
+    return read_text
+
+
+def test_a_method_per_readout_with_defaults_from_the_levels_above(read):
+    methods = {method.name: method for method in read(FULL).methods()}
+    assert list(methods) == [
+        "random encoder",
+        "simclr(temperature=0.1) + linear",
+        "simclr(temperature=0.1) + knn(k=(3,))",
+        "simclr > finetune",
+        "erm",
+    ]
+    first, second = methods["simclr > finetune"].chain
+    assert (first.budget.steps, second.budget.steps, second.budget.lr) == (10, 5, 0.1)
+    assert first.augmentation == second.augmentation == "noise"
+    assert methods["erm"].chain[0].sees == "source"
+    assert methods["erm"].chain[0].augmentation == "none"
+    assert methods["random encoder"].chain == ()
+
+
+def test_cells_are_every_method_shift_and_seed_once(read):
+    cells = read(FULL).cells(("a", "b", "c"))
+    assert len(cells) == len(set(cells)) == 5 * 6 * 2
+    assert {str(cell.shift) for cell in cells} == {
+        "a > b", "a > c", "b > a", "b > c", "c > a", "c > b",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("steps = 10", "stpes = 10", "unknown key 'stpes' in stage; did you mean 'steps'"),
+        ('name = "full"', 'name = "full"\nbasline = "erm"', "'basline'; did you mean 'baseline'"),
+        ("sees =", "sese =", r"unknown key 'sese' in method\[3\]; did you mean 'sees'"),
+        ("objective =", "objectiv =", r"'objectiv' in method\[2\].chain\[1\]; did you mean"),
+        ("lr = 1\n", 'lr = "1"\n', 'lr = "1" in stage: input should be a valid number'),
+        ("lr = 1\n", "lr = nan\n", "lr = NaN in stage: input should be a finite number"),
+        ("lr = 1\n", "", "a stage has no lr"),
+        ("steps = 10", "steps = 0", "steps = 0 in stage: input should be greater than or equal"),
+        ("steps = 10", "steps = 1.5", "steps = 1.5 in stage: input should be a valid integer"),
+        ("steps = 10", "steps = true", "steps = true in stage: input should be a valid integer"),
+        ('"source"', '"sorce"', "input should be 'source', 'target'"),
+        ('baseline = "erm"', 'baseline = "em"', "did you mean 'erm'"),
+        ('name = "full"', "", "'name' is missing"),
+        ("[stage]", "[stage", "is not TOML"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", "names a seed twice"),
+        ("seeds = [0, 1]", "seeds = []", "seeds"),
+        ('chain = "erm"', 'chain = "erm ="', "expected names"),
+        ('chain = "erm"', 'chain = ""\nname = "random encoder"', "two methods are named"),
+        ('name = "full"', 'name = "full"\nprotocol = "uda/9"', "input should be 'uda/1'"),
+    ],
+)
+def test_a_fault_is_told_in_one_sentence_with_its_place(read, old, new, sentence):
+    assert old in FULL
+    with pytest.raises(BadInput, match=sentence) as refusal:
+        read(FULL.replace(old, new, 1))
+    assert "suite.toml" in str(refusal.value)
+    assert "\n" not in str(refusal.value).strip() or "TOML" in str(refusal.value)
+
+
+def test_an_unknown_suite_names_the_shipped_ones():
+    with pytest.raises(BadInput, match="did you mean 'quickstart'.*digits, quickstart"):
+        Suite.read("quikstart")
+
+
+def test_shifts_between_several_domains():
+    shift = Shift.parse("a + b > c", ("a", "b", "c"))
+    assert (shift.sources, shift.targets) == (("a", "b"), ("c",))
+    assert str(shift) == "a + b > c"
+    names = ("c", "b", "a")
+    assert shift.seen("source+target", names) == names
+    assert shift.seen("source", names) == ("b", "a")
+    assert shift.seen("target", names) == ("c",)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a > a", "leads from 'a' to itself"),
+        ("a + b > b", "leads from 'b' to itself"),
+        ("a > d", "no domain 'd'; there is a, b, c"),
+        ("a", "should read 'source > target'"),
+        ("a > b > c", "should read 'source > target'"),
+    ],
+)
+def test_a_shift_that_is_none_is_refused(text, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        Shift.parse(text, ("a", "b", "c"))
+
+
+def test_only_picks_cells_by_pattern_or_by_a_part_of_their_name(read):
+    cells = read(SUITE.replace("[0]", "[0, 1]")).cells(("left", "right", "odd"))
+    assert len([c for c in cells if matches(c, "seed=1")]) == 1
+    assert len([c for c in cells if matches(c, "method=sim*, shift=left > *")]) == 2
+    assert [c for c in cells if matches(c, "erm")] == []
+    assert len([c for c in cells if matches(c, "")]) == 2
+    with pytest.raises(BadInput, match="'sed' is not known; did you mean 'seed'"):
+        matches(cells[0], "sed=1")

@@ -1,0 +1,170 @@
+"""The one training loop."""
+
+import math
+
+import pytest
+import torch
+from tiny import tiny
+
+from benchbench.catalog import Catalog
+from benchbench.contracts import Batch, Objective
+from benchbench.data.feed import Feed
+from benchbench.data.pack import prepare
+from benchbench.plan import build_augmentation, build_encoder
+from benchbench.terms import Budget
+from benchbench.train import (
+    Checkpoints,
+    Diverged,
+    learning_rate,
+    make_batch,
+    parameter_groups,
+    train,
+)
+
+BUDGET = Budget(steps=8, batch_size=12, lr=0.01, weight_decay=1e-3, warmup=0.25)
+
+
+class Setting:
+    """An encoder, an objective and their data, built anew from a seed."""
+
+    def __init__(self, catalog: Catalog, folder, objective="simclr", seed=0):
+        self.pack = prepare(tiny(None), folder, 0, lambda done, total: None)
+        task = self.pack.task
+        encoder = catalog.resolve("encoder", "small_cnn(width=4)")
+        self.encoder = build_encoder(encoder, task, seed)
+        self.encoder.to(memory_format=torch.channels_last)
+        self.objective = catalog.resolve("objective", objective).build(self.encoder, task)
+        steps = catalog.pipeline("noise | horizontal_flip")
+        self.augment = build_augmentation(steps, task)
+        self.seed = seed
+        domains = ("left", "right")
+        self.feed = Feed(self.pack, domains, ("left",), 12, seed, torch.device("cpu"))
+
+    def train(self, precision="fp32", **options):
+        return train(
+            self.encoder,
+            self.objective,
+            self.augment,
+            self.feed,
+            BUDGET,
+            self.seed,
+            precision=precision,
+            **options,
+        )
+
+    def weights(self):
+        return torch.cat([p.detach().flatten() for p in self.encoder.state_dict().values()])
+
+
+@pytest.fixture
+def setting(catalog, tmp_path):
+    return lambda *args, **options: Setting(catalog, tmp_path, *args, **options)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("objective", ["simclr", "dann", "coral", "erm"])
+def test_the_same_seed_gives_the_same_encoder_bit_for_bit(setting, objective, precision):
+    one, two, three = setting(objective), setting(objective), setting(objective, seed=1)
+    losses = one.train(precision)
+    assert losses == two.train(precision)
+    three.train(precision)
+    assert torch.equal(one.weights(), two.weights())
+    assert not torch.equal(one.weights(), three.weights())
+    assert len(losses) == BUDGET.steps and all(map(math.isfinite, losses))
+
+
+@pytest.mark.parametrize("objective", ["simclr", "dann"])
+@pytest.mark.parametrize("stop", [1, 5, 7])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(setting, objective, stop):
+    whole, cut, resumed = setting(objective), setting(objective), setting(objective, seed=0)
+    states = []
+
+    def save(state):
+        states.append({name: tensor.clone() for name, tensor in state.items()})
+
+    losses = whole.train()
+    cut.train(checkpoints=Checkpoints(save, every=-1.0))
+    assert [int(state["done"]) for state in states] == list(range(1, BUDGET.steps))
+    assert resumed.train(resume=states[stop - 1]) == losses
+    assert torch.equal(resumed.weights(), whole.weights())
+
+
+class Spy(Objective):
+    """Keeps what it is given."""
+
+    def __init__(self, reads, n_views):
+        super().__init__()
+        self.reads, self.n_views, self.batches = reads, n_views, []
+
+    def forward(self, encoder, batch: Batch):
+        self.batches.append(batch)
+        torch.rand(self.n_views)  # what an objective draws must not shift the next step's views
+        return encoder(batch.views[0]).square().mean()
+
+
+def test_rows_and_views_do_not_depend_on_the_objective(setting):
+    spies = []
+    for reads, n_views in ((set(), 2), ({"labels"}, 1), ({"labels", "domains"}, 3)):
+        run = setting()
+        run.objective = Spy(reads, n_views)
+        run.train()
+        spies.append(run.objective.batches)
+    for one, two, three in zip(*spies, strict=True):
+        assert torch.equal(one.views[0], two.views[0]) and torch.equal(two.views[0], three.views[0])
+        assert torch.equal(one.views[1], three.views[1])
+        assert not torch.equal(one.views[0], one.views[1])
+
+
+def test_what_an_objective_does_not_read_is_hidden(setting):
+    run = setting()
+    for reads in (set(), {"labels"}, {"domains"}, {"labels", "domains"}):
+        batch = make_batch(run.feed(0), run.augment, Spy(reads, 1), 0, 0, 0.0)
+        assert (batch.labels is not None) == ("labels" in reads)
+        assert (batch.domains is not None) == ("domains" in reads)
+
+
+def test_a_loss_that_is_no_number_ends_the_stage_with_its_step(setting):
+    run = setting("unstable(at=3)")
+    with pytest.raises(Diverged, match="nan at step 4"):
+        run.train()
+
+
+def test_the_learning_rate_rises_linearly_and_falls_as_a_cosine():
+    budget = Budget(steps=100, batch_size=1, lr=2.0, weight_decay=0.0, warmup=0.1)
+    rates = [learning_rate(budget, step) for step in range(100)]
+    assert rates[:10] == pytest.approx([2.0 * (s + 1) / 11 for s in range(10)])
+    assert rates[10] == 2.0 == max(rates)
+    assert rates[55] == pytest.approx(1.0)
+    assert 0 < rates[99] < 0.001
+    assert learning_rate(Budget(1, 1, 2.0, 0.0, 0.0), 0) == 2.0
+
+
+def test_norms_and_biases_are_not_decayed_and_the_encoder_may_be_slower(setting):
+    run = setting("finetune(encoder_lr=0.1)")
+    groups = parameter_groups(run.encoder, run.objective, BUDGET)
+    for group in groups:
+        matrices = {p.ndim > 1 for p in group["params"]}
+        assert matrices == {group["weight_decay"] > 0}
+    assert {group["scale"] for group in groups} == {0.1, 1.0}
+    members = [id(p) for group in groups for p in group["params"]]
+    everything = [*run.encoder.parameters(), *run.objective.parameters()]
+    assert sorted(members) == sorted(map(id, everything))
+
+
+def test_a_frozen_encoder_stays_as_it_was(setting):
+    run = setting("finetune(encoder_lr=0.0)")
+    before = [p.clone() for p in run.encoder.parameters()]
+    run.train()
+    assert all(torch.equal(a, b) for a, b in zip(before, run.encoder.parameters(), strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("objective", ["simclr", "dann"])
+def test_on_a_gpu_the_loop_learns_as_on_the_cpu(catalog, tmp_path, objective):
+    here, there = Setting(catalog, tmp_path, objective), Setting(catalog, tmp_path, objective)
+    device = torch.device("cuda")
+    there.encoder.to(device)
+    there.objective.to(device)
+    there.feed = Feed(there.pack, ("left", "right"), ("left",), 12, 0, device)
+    there.augment = here.augment = lambda images: images
+    assert there.train() == pytest.approx(here.train(), rel=1e-2)
