@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 import torch
@@ -69,7 +70,7 @@ def measure(
         train(
             encoder, objective, augment, feed, budget, 0, precision=machine.precision, watch=watch
         )
-        return median(later - before for before, later in zip(ticks, ticks[1:], strict=False))
+        return median(later - before for before, later in pairwise(ticks))
 
     bare = bare_step(encoder, objective, images, budget, machine)
     clocked(bare, 1, machine)

@@ -129,30 +129,30 @@ def logistic_path(
     x = z.double() - centre
     variance, basis = torch.linalg.eigh(x.T @ x / n)
     x = F.pad(x @ basis, (0, 1), value=1.0)
-    target = F.one_hot(labels, k).double()
+    columns = x.T.contiguous()
+    target = F.one_hot(labels, k).double().T.contiguous()  # [K, n]: long rows make softmax fast
     curvature = F.pad(variance.clamp(min=0), (0, 1), value=1.0) / k
     penalty = torch.tensor([1 / (n * c) for c in path], dtype=torch.float64, device=z.device)
-    ridge = F.pad(penalty[:, None].expand(-1, len(basis)), (0, 1))  # [P, D + 1]
-    scale = (curvature + ridge).rsqrt()[:, :, None]  # [P, D + 1, 1]
+    ridge = F.pad(penalty[:, None].expand(-1, len(basis)), (0, 1))[:, None]  # [P, 1, D + 1]
+    scale = (curvature + ridge).rsqrt()
 
-    def value_and_gradient(v: Tensor, lanes: Tensor) -> tuple[Tensor, Tensor]:
+    def value_and_slope(v: Tensor, lanes: Tensor) -> tuple[Tensor, Tensor]:
         w = v * scale[lanes]
-        logits = x @ w  # [p, n, K]
-        log_p = logits.log_softmax(2)
-        decay = ridge[lanes][:, :, None] * w
+        log_p = (w.flatten(0, 1) @ columns).view(len(lanes), k, n).log_softmax(1)
+        decay = ridge[lanes] * w
         value = -(log_p * target).sum((1, 2)) / n + 0.5 * (decay * w).sum((1, 2))
-        slope = x.T @ (log_p.exp() - target) / n + decay
+        error = log_p.exp_().sub_(target)
+        slope = (error.flatten(0, 1) @ x).view_as(w) / n + decay
         return value, slope * scale[lanes]
 
-    start = x.new_zeros(len(path), x.shape[1], k)
-    solved = lbfgs(value_and_gradient, start, max_iter)
-    w = solved * scale
-    weights = basis @ w[:, :-1]
-    return torch.cat([weights, w[:, -1:] - centre @ weights[:, None]], 1)
+    w = scale * lbfgs(value_and_slope, x.new_zeros(len(path), k, x.shape[1]), max_iter)
+    weights = w[:, :, :-1] @ basis.T
+    intercepts = w[:, :, -1] - weights @ centre
+    return torch.cat([weights, intercepts[:, :, None]], 2).mT
 
 
 def lbfgs(
-    value_and_gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    value_and_slope: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     start: Tensor,
     max_iter: int,
     tolerance: float = 1e-5,
@@ -160,13 +160,13 @@ def lbfgs(
 ) -> Tensor:
     """Minimise P independent functions of [A, B] together; ``start`` is [P, A, B].
 
-    Nocedal and Wright, algorithm 7.5, with Armijo backtracking. ``value_and_gradient(v, lanes)``
+    Nocedal and Wright, algorithm 7.5, with Armijo backtracking. ``value_and_slope(v, lanes)``
     evaluates the functions that ``lanes`` numbers. A function that has converged leaves.
     """
     result = start.clone()
     lanes = torch.arange(len(start), device=start.device)
     v = start.clone()
-    value, slope = value_and_gradient(v, lanes)
+    value, slope = value_and_slope(v, lanes)
     pairs: list[tuple[Tensor, Tensor]] = []  # (step, change of slope), oldest first
     for _ in range(max_iter):
         going = slope.abs().amax((1, 2)) > tolerance
@@ -181,7 +181,7 @@ def lbfgs(
         size = torch.ones_like(value)
         for _ in range(30):
             new_v = v + size[:, None, None] * direction
-            new_value, new_slope = value_and_gradient(new_v, lanes)
+            new_value, new_slope = value_and_slope(new_v, lanes)
             enough = new_value <= value + 1e-4 * size * descent + 1e-15 * value.abs()
             if enough.all():
                 break

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -114,7 +115,7 @@ def test_list_shows_what_there_is(run):
 def test_sysinfo_names_versions_and_no_host_or_user(run):
     status, out, _ = run("sysinfo")
     assert status == 0 and "torch" in out
-    for secret in (os.uname().nodename, os.path.expanduser("~")):
+    for secret in (os.uname().nodename, str(Path.home())):
         assert secret not in out
     assert json.loads(run("sysinfo", "--json")[1])["plugins"]
 

@@ -29,6 +29,7 @@ def objective(weight, features, c):
             / (2 * len(features.z) * c)).item()  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_whole_path_reaches_scikit_learns_objective():
     train = blobs(300)
     path = np.logspace(-6, 5, 12).tolist()

@@ -1,7 +1,7 @@
-"""Augmentations of whole batches on the device, with parameters drawn per sample.
+"""Augmentations of batches on their device. Here parameters are drawn, a set for each image.
 
-``operations`` says what is done; this file, with which parameters. All random numbers come from
-torch's default generator.
+What is done with them is in ``operations``. Nothing waits for the device: no value is read back,
+and no shape depends on what was drawn.
 """
 
 import math
@@ -11,48 +11,56 @@ import torch
 from torch import Tensor
 
 from benchbench import BadInput, Task, hookimpl
-from benchbench_augmentations import operations as do
+from benchbench_augmentations import operations
+from benchbench_augmentations.operations import per_image
 
-Augmentation = Callable[[Tensor], Tensor]
-PADDINGS = ("zeros", "border", "reflection")
+Augment = Callable[[Tensor], Tensor]
+Pair = tuple[float, float]
+
+TRIES = 10  # at a box that fits, as in torchvision
 
 
 def random_resized_crop(
-    task: Task, *, scale: tuple = (0.2, 1.0), ratio: tuple = (3 / 4, 4 / 3)
-) -> Augmentation:
-    """A box of random area (a share of the image) and aspect ratio, scaled to the image's size.
+    task: Task, *, scale: Pair = (0.2, 1.0), ratio: Pair = (3 / 4, 4 / 3)
+) -> Augment:
+    """A box of ``scale`` of the area and ``ratio`` of width to height, resized to full size.
 
-    Boxes as in torchvision's RandomResizedCrop: the first of ten draws that fits, else the
-    largest central box.
+    torchvision's RandomResizedCrop: the area is uniform, the ratio log-uniform.
     """
-    check_range("random_resized_crop", "scale", scale, 0, 1)
-    check_range("random_resized_crop", "ratio", ratio, 0, math.inf)
-    _, height, width = task.image_shape
-
-    def augment(images: Tensor) -> Tensor:
-        shape, device = (len(images), 10), images.device
-        area = uniform(shape, scale, device) * height * width
-        aspect = uniform(shape, (math.log(ratio[0]), math.log(ratio[1])), device).exp()
-        wide, high = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
-        valid = (wide >= 1) & (wide <= width) & (high >= 1) & (high <= height)
-        first = valid.int().argmax(1, keepdim=True)
-        fits = valid.any(1)
-        central = min(max(width / height, ratio[0]), ratio[1])
-        w = torch.where(fits, wide.gather(1, first)[:, 0], min(width, round(height * central)))
-        h = torch.where(fits, high.gather(1, first)[:, 0], min(height, round(width / central)))
-        place = torch.rand(len(images), 2, device=device)
-        place = torch.where(fits[:, None], place, 0.5)
-        top = (place[:, 0] * (height - h + 1)).floor().clamp(max=height - 1)
-        left = (place[:, 1] * (width - w + 1)).floor().clamp(max=width - 1)
-        return do.resized_crop(images, top, left, h, w)
-
-    return augment
+    check_pair("random_resized_crop: scale", scale, 0, 1)
+    check_pair("random_resized_crop: ratio", ratio, 0.01, 100)
+    return lambda images: operations.resized_crop(images, *draw_boxes(images, scale, ratio))
 
 
-def horizontal_flip(task: Task, *, p: float = 0.5) -> Augmentation:
-    """Mirror a share ``p`` of the images."""
-    check_share("horizontal_flip", p)
-    return lambda images: do.horizontal_flip(images, chosen(images, p))
+def draw_boxes(images: Tensor, scale: Pair, ratio: Pair) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Top, left, height and width [B], in pixels.
+
+    The first try that fits into the image; where none does, the largest central box whose ratio
+    is allowed.
+    """
+    height, width = images.shape[2:]
+    areas = height * width * uniform(images, scale, TRIES)
+    ratios = uniform(images, (math.log(ratio[0]), math.log(ratio[1])), TRIES).exp()
+    heights, widths = (areas / ratios).sqrt().round(), (areas * ratios).sqrt().round()
+    fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
+    found, first = fits.any(1), fits.int().argmax(1, keepdim=True)
+
+    def pick(tries: Tensor, central: int) -> Tensor:
+        return torch.where(found, tries.gather(1, first)[:, 0], max(central, 1))
+
+    def place(size: Tensor, side: int) -> Tensor:
+        room = side - size
+        return torch.where(found, torch.rand_like(room) * (room + 1), room / 2).floor()
+
+    tall = pick(heights, min(height, round(width / ratio[0])))
+    wide = pick(widths, min(width, round(height * ratio[1])))
+    return place(tall, height), place(wide, width), tall, wide
+
+
+def horizontal_flip(task: Task, *, p: float = 0.5) -> Augment:
+    """Left and right change places."""
+    check("horizontal_flip: p", p, 0, 1)
+    return lambda images: torch.where(per_image(chosen(images, p)), images.flip(3), images)
 
 
 def color_jitter(
@@ -63,93 +71,89 @@ def color_jitter(
     saturation: float = 0.4,
     hue: float = 0.1,
     p: float = 0.8,
-) -> Augmentation:
-    """torchvision's ColorJitter on a share ``p`` of the images.
+) -> Augment:
+    """torchvision's ColorJitter, with factors for each image but one order for the batch.
 
-    Factors are drawn per sample, the order of the four operations once per batch. Of grey images
-    only brightness and contrast change.
+    ``hue`` is in circles; the others say how far from 1 a factor may be. One channel has neither
+    saturation nor hue.
     """
-    check_share("color_jitter", p)
     check_channels("color_jitter", task)
-    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
-    for name, value in strengths.items():
-        if value < 0:
-            raise BadInput(f"color_jitter: {name} = {value} should not be negative")
-    if not 0 <= hue <= 0.5:
-        raise BadInput(f"color_jitter: hue = {hue} should lie in [0, 0.5]")
-    ranges = [(max(0.0, 1 - value), 1 + value) for value in strengths.values()]
-    steps = [do.adjust_brightness, do.adjust_contrast, do.adjust_saturation, do.adjust_hue]
-    active = [value > 0 for value in (*strengths.values(), hue)]
+    check("color_jitter: brightness", brightness, 0, 1)
+    check("color_jitter: contrast", contrast, 0, 1)
+    check("color_jitter: saturation", saturation, 0, 1)
+    check("color_jitter: hue", hue, 0, 0.5)
+    check("color_jitter: p", p, 0, 1)
+    steps = [
+        (operations.adjust_brightness, 1, brightness),
+        (operations.adjust_contrast, 1, contrast),
+        (operations.adjust_saturation, 1, saturation),
+        (operations.adjust_hue, 0, hue),
+    ]
     if task.image_shape[0] == 1:
-        active[2:] = [False, False]
+        del steps[2:]
+    steps = [step for step in steps if step[2] > 0]
 
-    def augment(images: Tensor) -> Tensor:
-        n, device = len(images), images.device
-        on = chosen(images, p)
-        factors = [torch.where(on, uniform((n,), r, device), 1.0) for r in ranges]
-        factors.append(torch.where(on, uniform((n,), (-hue, hue), device), 0.0))
-        for number in torch.randperm(4).tolist():  # on the CPU: the order is the host's to know
-            if active[number]:
-                images = steps[number](images, factors[number])
+    def jitter(images: Tensor) -> Tensor:
+        jittered = chosen(images, p)
+        for number in torch.randperm(len(steps)).tolist():  # on the CPU, so nothing waits
+            adjust, neutral, strength = steps[number]
+            images = adjust(images, neutral + jittered * uniform(images, (-strength, strength)))
         return images
 
-    return augment
+    return jitter
 
 
-def greyscale(task: Task, *, p: float = 0.2) -> Augmentation:
-    """Take the colour from a share ``p`` of the images."""
-    check_share("greyscale", p)
+def greyscale(task: Task, *, p: float = 0.2) -> Augment:
+    """All channels become the luma."""
     check_channels("greyscale", task)
-
-    def augment(images: Tensor) -> Tensor:
-        return torch.where(do.column(chosen(images, p)), do.luma(images), images)
-
-    return augment
+    check("greyscale: p", p, 0, 1)
+    return lambda images: operations.adjust_saturation(images, (~chosen(images, p)).float())
 
 
-def gaussian_blur(task: Task, *, sigma: tuple = (0.1, 2.0), p: float = 0.5) -> Augmentation:
-    """Blur a share ``p`` of the images; ``sigma`` in pixels, the kernel a tenth of the image.
+def gaussian_blur(
+    task: Task, *, sigma: Pair = (0.1, 2.0), p: float = 0.5, kernel_size: int | None = None
+) -> Augment:
+    """SimCLR's blur (arXiv:2002.05709, appendix A), ``sigma`` and ``kernel_size`` in pixels.
 
-    Chen et al. 2020, appendix A.
+    None is a tenth of the shorter side, made odd, and at least 3.
     """
-    check_share("gaussian_blur", p)
-    check_range("gaussian_blur", "sigma", sigma, 0, math.inf)
     side = min(task.image_shape[1:])
-    kernel_size = max(3, side // 10 // 2 * 2 + 1)
+    size = max(3, side // 20 * 2 + 1) if kernel_size is None else kernel_size
+    if not (isinstance(size, int) and size % 2 == 1 and 3 <= size < 2 * side):
+        raise BadInput(
+            f"gaussian_blur: kernel_size = {size!r} should be odd, at least 3 and below {2 * side}"
+        )
+    check_pair("gaussian_blur: sigma", sigma, 0.01, 100)
+    check("gaussian_blur: p", p, 0, 1)
 
-    def augment(images: Tensor) -> Tensor:
-        drawn = uniform((len(images),), sigma, images.device)
-        blunt = torch.where(chosen(images, p), drawn, 1e-3)  # so narrow a kernel changes nothing
-        return do.gaussian_blur(images, blunt, kernel_size)
+    def blur(images: Tensor) -> Tensor:
+        width = torch.where(chosen(images, p), uniform(images, sigma), 1e-3)  # 1e-3: the identity
+        return operations.gaussian_blur(images, width, size)
 
-    return augment
-
-
-def solarize(task: Task, *, threshold: float = 0.5, p: float = 0.2) -> Augmentation:
-    """Invert what is at least as bright as ``threshold``, in a share ``p`` of the images."""
-    check_share("solarize", p)
-
-    def augment(images: Tensor) -> Tensor:
-        return torch.where(do.column(chosen(images, p)), do.solarize(images, threshold), images)
-
-    return augment
+    return blur
 
 
-def invert(task: Task, *, p: float = 0.5) -> Augmentation:
-    """Turn a share ``p`` of the images into their negative."""
-    check_share("invert", p)
-    return lambda images: torch.where(do.column(chosen(images, p)), 1 - images, images)
+def solarize(task: Task, *, threshold: float = 0.5, p: float = 0.2) -> Augment:
+    """Values from ``threshold`` on are inverted."""
+    check("solarize: threshold", threshold, 0, 1)
+    check("solarize: p", p, 0, 1)
+    return lambda images: operations.invert_where(
+        per_image(chosen(images, p)) & (images >= threshold), images
+    )
 
 
-def noise(task: Task, *, std: tuple = (0.0, 0.1)) -> Augmentation:
-    """Add Gaussian noise, of a standard deviation drawn per sample."""
-    check_range("noise", "std", std, 0, math.inf)
+def invert(task: Task, *, p: float = 0.5) -> Augment:
+    """The negative."""
+    check("invert: p", p, 0, 1)
+    return lambda images: operations.invert_where(per_image(chosen(images, p)), images)
 
-    def augment(images: Tensor) -> Tensor:
-        amount = do.column(uniform((len(images),), std, images.device))
-        return torch.addcmul(images, amount, torch.randn_like(images)).clamp_(0, 1)
 
-    return augment
+def noise(task: Task, *, std: Pair = (0.0, 0.1)) -> Augment:
+    """Gaussian noise on every value, its standard deviation drawn for each image."""
+    check_pair("noise: std", std, 0, 1)
+    return lambda images: (
+        torch.randn_like(images).mul_(per_image(uniform(images, std))).add_(images).clamp_(0, 1)
+    )
 
 
 def affine(
@@ -157,70 +161,79 @@ def affine(
     *,
     degrees: float = 15.0,
     translate: float = 0.1,
-    scale: tuple = (0.9, 1.1),
+    scale: Pair = (0.9, 1.1),
     shear: float = 0.0,
     p: float = 1.0,
-    padding: str = "border",
-) -> Augmentation:
-    """Turn, shift, scale and shear a share ``p`` of the images.
+    fill: float = 0.0,
+    edge: bool = False,
+) -> Augment:
+    """torchvision's RandomAffine, bilinear: rotation, shift by whole pixels, scale and shear.
 
-    ``degrees`` and ``shear`` are the largest angles to both sides, ``translate`` the largest shift
-    as a share of the side, ``padding`` one of zeros, border, reflection.
+    ``translate`` is a share of each side, ``shear`` in degrees. Beyond the image lies ``fill`` or,
+    with ``edge``, the nearest pixel of its border.
     """
-    check_share("affine", p)
-    check_range("affine", "scale", scale, 0, math.inf)
-    if padding not in PADDINGS:
-        raise BadInput(f"affine: padding = {padding!r}; there is {', '.join(PADDINGS)}")
-    _, height, width = task.image_shape
+    check("affine: degrees", degrees, 0, 180)
+    check("affine: translate", translate, 0, 1)
+    check_pair("affine: scale", scale, 0.01, 100)
+    check("affine: shear", shear, 0, 89)
+    check("affine: p", p, 0, 1)
+    check("affine: fill", fill, 0, 1)
 
-    def augment(images: Tensor) -> Tensor:
-        n, device = len(images), images.device
-        on = chosen(images, p)
-        sides = torch.tensor([width, height], device=device) * translate
-        shift = uniform((n, 2), (-1, 1), device) * sides * on[:, None]
-        turn, slant = (uniform((n,), (-most, most), device) * on for most in (degrees, shear))
-        size = torch.where(on, uniform((n,), scale, device), 1.0)
-        return do.affine(images, turn, shift, size, slant, padding)
+    def move(images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        moved = operations.affine(
+            images,
+            angle=uniform(images, (-degrees, degrees)),
+            right=(width * uniform(images, (-translate, translate))).round(),
+            down=(height * uniform(images, (-translate, translate))).round(),
+            scale=uniform(images, scale),
+            shear=uniform(images, (-shear, shear)),
+            fill=fill,
+            edge=edge,
+        )
+        return torch.where(per_image(chosen(images, p)), moved, images)
 
-    return augment
-
-
-def rotation(
-    task: Task, *, degrees: float = 15.0, p: float = 1.0, padding: str = "border"
-) -> Augmentation:
-    """Turn a share ``p`` of the images by up to ``degrees`` to either side."""
-    return affine(task, degrees=degrees, translate=0.0, scale=(1.0, 1.0), p=p, padding=padding)
+    return move
 
 
-def uniform(shape: tuple[int, ...], bounds: tuple, device: torch.device) -> Tensor:
-    low, high = bounds
-    return low + (high - low) * torch.rand(shape, device=device)
+def rotation(task: Task, *, degrees: float = 15.0, p: float = 1.0) -> Augment:
+    """Rotation about the centre, either way, bilinear; the corners that open are black."""
+    check("rotation: degrees", degrees, 0, 180)
+    check("rotation: p", p, 0, 1)
+    return affine(task, degrees=degrees, translate=0.0, scale=(1.0, 1.0), p=p)
 
 
 def chosen(images: Tensor, p: float) -> Tensor:
-    """bool [B], true for a share ``p``, drawn per sample."""
+    """bool [B]"""
     return torch.rand(len(images), device=images.device) < p
 
 
-def check_share(name: str, p: float) -> None:
-    if not 0 <= p <= 1:
-        raise BadInput(f"{name}: p = {p} should lie in [0, 1]")
+def uniform(images: Tensor, bounds: Pair, *shape: int) -> Tensor:
+    """[B, *shape]"""
+    return torch.empty(len(images), *shape, device=images.device).uniform_(*bounds)
 
 
-def check_range(name: str, option: str, bounds: tuple, low: float, high: float) -> None:
-    numbers = [b for b in bounds if isinstance(b, int | float)]
-    if len(bounds) != 2 or len(numbers) != 2 or not low <= bounds[0] <= bounds[1] <= high:
-        limits = f"[{low}, {high}]" if high < math.inf else f"[{low}, ∞)"
-        raise BadInput(f"{name}: {option} = {bounds} should be two rising numbers in {limits}")
+def check(option: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise BadInput(f"{option} = {value} should be between {low} and {high}")
 
 
-def check_channels(name: str, task: Task) -> None:
-    if task.image_shape[0] not in (1, 3):
-        raise BadInput(f"{name} reads grey or RGB images, not {task.image_shape[0]} channels")
+def check_pair(option: str, pair: Pair, low: float, high: float) -> None:
+    numbers = len(pair) == 2 and all(isinstance(value, int | float) for value in pair)
+    if not (numbers and low <= pair[0] <= pair[1] <= high):
+        raise BadInput(
+            f"{option} = {pair} should be two ascending numbers between {low} and {high}"
+        )
+
+
+def check_channels(owner: str, task: Task) -> None:
+    channels = task.image_shape[0]
+    if channels not in (1, 3):
+        raise BadInput(f"{owner} is for images of 1 or 3 channels, not of {channels}")
 
 
 @hookimpl
-def benchbench_augmentations():
+def benchbench_augmentations() -> dict[str, Callable[..., Augment]]:
     return {
         "affine": affine,
         "color_jitter": color_jitter,

@@ -1,125 +1,140 @@
-"""Image operations on whole batches, with parameters per sample. Nothing is random here.
+"""What is done to images [B, C, H, W] in [0, 1], given parameters [B]. Nothing here is random.
 
-Images are float32 [B, C, H, W] in [0, 1]; a parameter is a tensor [B] on the same device. Each
-operation agrees with the one of the same name in torchvision.transforms.v2.functional.
+On each image alone, every operation equals torchvision's of the same name up to float rounding.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as in torchvision
-
 
 def resized_crop(
     images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor
 ) -> Tensor:
-    """Cut a box of whole pixels out of each image and scale it to the image's own size.
-
-    Bilinear with antialiasing, as two matrix products per image: rows, then columns.
-    """
+    """Boxes of whole pixels inside the image, brought back to H × W: bilinear, antialiased."""
     rows = resize_weights(top, height, images.shape[2])
     columns = resize_weights(left, width, images.shape[3])
-    return rows[:, None] @ images @ columns[:, None].mT
+    return along_both_axes(rows, images, columns)
 
 
-def resize_weights(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """[B, size, size]: how ``size`` pixels are made of those in [start, start + length)."""
-    pixel = torch.arange(size, device=start.device, dtype=torch.float32)
-    start, length = start[:, None, None].float(), length[:, None, None].float()
-    scale = length / size
-    centre = start + (pixel[:, None] + 0.5) * scale
-    reach = scale.clamp(min=1.0)  # a triangle widens where pixels are merged
-    weights = (1 - (pixel + 0.5 - centre).abs() / reach).clamp(min=0)
-    weights = weights * ((pixel >= start) & (pixel < start + length))
+def resize_weights(start: Tensor, length: Tensor, side: int) -> Tensor:
+    """How much of each input pixel (last axis) each output pixel takes: [B, side, side].
+
+    A triangle that falls to zero within one input pixel, or one output pixel if that is larger.
+    What lies outside the box is cut off, and the rest made to sum to one.
+    """
+    start, length = start[:, None, None], length[:, None, None]
+    pixels = torch.arange(side, device=start.device) + 0.5
+    step = length / side  # input pixels per output pixel
+    centres = start + step * pixels[:, None]
+    weights = (1 - (pixels - centres).abs() / step.clamp(min=1)).clamp_(min=0)
+    weights *= (pixels > start) & (pixels < start + length)
     return weights / weights.sum(2, keepdim=True)
 
 
-def horizontal_flip(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror the images for which ``flipped`` is true."""
-    return torch.where(column(flipped), images.flip(-1), images)
+def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
+    """``sigma`` in pixels. The image is reflected at its border."""
+    reach = torch.arange(kernel_size, device=images.device) - kernel_size // 2
+    kernels = torch.softmax(-0.5 * (reach / sigma[:, None]) ** 2, dim=1)
+    rows, columns = (band(kernels, reach, side) for side in images.shape[2:])
+    return along_both_axes(rows, images, columns)
+
+
+def band(kernels: Tensor, reach: Tensor, side: int) -> Tensor:
+    """The kernels [B, K] as matrices [B, side, side], with the reflection folded in."""
+    pixels = torch.arange(side, device=reach.device)
+    beyond = (pixels + reach[:, None]).abs()
+    reached = side - 1 - (side - 1 - beyond).abs()  # [K, side]
+    fold = (reached[..., None] == pixels).float()
+    return (kernels @ fold.flatten(1)).unflatten(1, (side, side))
+
+
+def along_both_axes(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
+    """``rows @ image @ columns.T``. The weights sum to one, so only rounding can pass 1."""
+    across = (images.flatten(1, 2) @ columns.mT).view_as(images)
+    return (rows[:, None] @ across).clamp_(max=1)
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    return (images * column(factor)).clamp_(0, 1)
+    return (images * per_image(factor)).clamp_(max=1)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    mean = luma(images).mean((1, 2, 3), keepdim=True)
-    return torch.lerp(mean, images, column(factor)).clamp_(0, 1)
+    return blend(grey(images.mean((2, 3), keepdim=True)), images, factor)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(luma(images), images, column(factor)).clamp_(0, 1)
+    return blend(grey(images), images, factor)
 
 
-def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue by ``shift`` in [-0.5, 0.5] of the full circle, in HSV space."""
-    value, low = images.amax(1), images.amin(1)
-    chroma = value - low
-    safe = torch.where(chroma == 0, 1.0, chroma)
-    red, green, blue = ((value[:, None] - images) / safe[:, None]).unbind(1)
-    is_red, is_green = images[:, 0] == value, images[:, 1] == value
-    hue = torch.where(is_red, blue - green, torch.where(is_green, 2 + red - blue, 4 + green - red))
-    hue = hue + 6 * shift[:, None, None]
-    # A channel lies between low and value by the distance of its colour on the circle of six.
-    corner = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
-    distance = torch.remainder(hue[:, None] + corner, 6)
-    part = torch.minimum(distance, 4 - distance).clamp_(0, 1)
-    return (value[:, None] - chroma[:, None] * part).clamp_(0, 1)
-
-
-def luma(images: Tensor) -> Tensor:
-    """[B, 1, H, W]: the grey image of an RGB one; a grey image itself."""
+def grey(images: Tensor) -> Tensor:
+    """Luma [B, 1, H, W], with torchvision's weights."""
     if images.shape[1] == 1:
         return images
-    red, green, blue = images.split(1, 1)
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    red, green, blue = images.split(1, dim=1)
+    return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 
-def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Blur with reflected borders, as two matrix products per image."""
-    rows = blur_weights(sigma, kernel_size, images.shape[2])
-    columns = blur_weights(sigma, kernel_size, images.shape[3])
-    return rows[:, None] @ images @ columns[:, None].mT
+def blend(zero: Tensor, one: Tensor, factor: Tensor) -> Tensor:
+    """From ``zero`` at factor 0 to ``one`` at factor 1, and beyond."""
+    factor = per_image(factor)
+    return (one * factor).add_(zero * (1 - factor)).clamp_(0, 1)
 
 
-def blur_weights(sigma: Tensor, kernel_size: int, size: int) -> Tensor:
-    """[B, size, size]: the kernel around every pixel, what falls outside folded back inside."""
-    half = kernel_size // 2
-    offset = torch.arange(-half, half + 1, device=sigma.device, dtype=torch.float32)
-    kernel = (-0.5 * (offset / sigma[:, None]) ** 2).softmax(1)
-    pixel = torch.arange(size, device=sigma.device)
-    source = (pixel[:, None] + torch.arange(-half, half + 1, device=sigma.device)).abs()
-    source = (size - 1) - ((size - 1) - source).abs()  # reflect at both ends
-    taps = F.one_hot(source, size).float()  # [size, kernel_size, size]
-    return torch.einsum("bk,ikj->bij", kernel, taps)
+def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Turn the hue of RGB images by ``turn`` circles, keeping HSV's saturation and value.
+
+    In sixths of the circle: a channel is at the pixel's highest value up to one from the
+    channel's own hue (0, 2, 4), at the lowest from two on, and linear in between.
+    """
+    red, green, blue = images.unbind(1)
+    high, low = images.amax(1), images.amin(1)
+    chroma = high - low
+    per_chroma = 1 / chroma.clamp(min=torch.finfo(chroma.dtype).tiny)
+    hue = 4 + (red - green) * per_chroma
+    hue.lerp_(2 + (blue - red) * per_chroma, (high == green).float())  # a quicker torch.where
+    hue.lerp_((green - blue) * per_chroma, (high == red).float())
+    hue = (hue + 6 * turn[:, None, None]).remainder_(6)
+    own = 2 * torch.arange(3, device=images.device)[:, None, None]
+    nearness = (hue[:, None] - own).abs_().sub_(3).abs_()  # 3 at the channel's own hue, 0 opposite
+    return nearness.sub_(1).clamp_(0, 1).mul_(chroma[:, None]).add_(low[:, None])
 
 
-def solarize(images: Tensor, threshold: float) -> Tensor:
-    return torch.where(images >= threshold, 1 - images, images)
+def invert_where(chosen: Tensor, images: Tensor) -> Tensor:
+    """``1 - images`` where chosen, else ``images``; faster on a CPU than torch.where."""
+    return (chosen.float() - images).abs_()
 
 
 def affine(
-    images: Tensor, degrees: Tensor, translate: Tensor, scale: Tensor, shear: Tensor, padding: str
+    images: Tensor,
+    angle: Tensor,
+    right: Tensor,
+    down: Tensor,
+    scale: Tensor,
+    shear: Tensor,
+    *,
+    fill: float,
+    edge: bool,
 ) -> Tensor:
-    """Shear along x, rotate clockwise, scale and shift each image, about its centre; bilinear.
+    """About the centre, bilinear. Angle and shear along x in degrees, clockwise; shifts in pixels.
 
-    ``degrees`` and ``shear`` are in degrees, ``translate`` [B, 2] in pixels to the right and down.
-    What comes from outside is as ``padding`` says: "zeros", "border" or "reflection".
+    Beyond the image lies ``fill`` or, with ``edge``, the nearest pixel of its border. A pixel
+    half outside is half ``fill``; torchvision makes it three quarters, even where ``fill`` is 0.
     """
     height, width = images.shape[2:]
-    angle, slant = torch.deg2rad(degrees), torch.tan(torch.deg2rad(shear))
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    # From a pixel of the view to the place in the image that it shows.
-    entries = torch.stack([cos - sin * slant, cos * slant + sin, -sin, cos], 1) / scale[:, None]
-    inverse = entries.view(-1, 2, 2)
-    shift = -inverse @ translate[:, :, None]
-    half = torch.tensor([width / 2, height / 2], device=images.device)
-    theta = torch.cat([inverse * half, shift], 2) / half[:, None]
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode=padding, align_corners=False).clamp_(0, 1)
+    angle, right, down, scale, shear = (
+        parameter[:, None, None] for parameter in (angle, right, down, scale, shear)
+    )
+    cos, sin, skew = angle.deg2rad().cos(), angle.deg2rad().sin(), shear.deg2rad().tan()
+    x = torch.arange(width, device=images.device) - (width - 1) / 2 - right
+    y = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2 - down
+    source_x = ((cos - sin * skew) * x + (sin + cos * skew) * y) / scale
+    source_y = (cos * y - sin * x) / scale
+    grid = torch.stack((source_x * (2 / width), source_y * (2 / height)), dim=3)
+    padding = "border" if edge else "zeros"
+    moved = F.grid_sample(images - fill, grid, padding_mode=padding, align_corners=False)
+    return moved.add_(fill).clamp_(0, 1)
 
 
-def column(values: Tensor) -> Tensor:
-    return values.view(-1, 1, 1, 1)
+def per_image(parameter: Tensor) -> Tensor:
+    return parameter[:, None, None, None]

@@ -13,8 +13,8 @@ SMALL = Task((3, 32, 32), 10, 2)
 @pytest.mark.parametrize(
     ("text", "task", "width"),
     [
-        ("small_cnn(width=8)", SMALL, 32),
-        ("small_cnn", Task((1, 8, 8), 3, 2), 128),
+        ("small_cnn(width=8)", SMALL, 64),
+        ("small_cnn", Task((1, 8, 8), 3, 2), 192),
         ("timm(model='resnet18', small_stem=True)", SMALL, 512),
         ("timm(model='resnet10t')", Task((1, 64, 48), 3, 2), 512),
         ("timm(model='vit_tiny_patch16_224')", SMALL, 192),
