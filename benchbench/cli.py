@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +29,10 @@ class Main(click.Group):
         except BadInput as error:
             click.echo(f"benchbench: {error}", err=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            again = shlex.join(["benchbench", *sys.argv[1:]])
+            click.echo(f"\nStopped. What was finished is kept; go on with: {again}", err=True)
+            sys.exit(130)
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
@@ -131,15 +136,8 @@ def run(suite: str, store: Path, data: Path, device: str, only: str, dry_run: bo
         f"{plan.machine.precision}; store {store}",
         err=True,
     )
-    progress = Progress(len(to_do))
-    try:
+    with Progress(len(to_do)) as progress:
         records = run_cells(plan, to_do, progress)
-    except KeyboardInterrupt:
-        progress.close()
-        again = " ".join(["benchbench", *sys.argv[1:]])
-        click.echo(f"\nStopped. What was finished is kept; go on with: {again}", err=True)
-        sys.exit(130)
-    progress.close()
     click.echo(board_of(plan, "markdown"), nl=False)
     if any(record.status != "scored" for record in records):
         sys.exit(1)

@@ -23,7 +23,6 @@ class Progress:
         self.count = cells
         self.terminal = sys.stderr.isatty()
         self.suite = tqdm(total=cells, unit="cell", disable=not self.terminal, dynamic_ncols=True)
-        self.started = time.monotonic()
 
     def cell_starts(self, number: int, cell: Cell) -> Watcher:
         self.suite.set_description(f"{cell}")
@@ -66,7 +65,10 @@ class Progress:
         )
         self.suite.update()
 
-    def close(self) -> None:
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.suite.close()
 
 

@@ -118,8 +118,8 @@ def affine(
 ) -> Tensor:
     """About the centre, bilinear. Angle and shear along x in degrees, clockwise; shifts in pixels.
 
-    Beyond the image lies ``fill`` or, with ``edge``, the nearest pixel of its border. A pixel
-    half outside is half ``fill``; torchvision makes it three quarters, even where ``fill`` is 0.
+    Beyond the image lies ``fill`` or, with ``edge``, the nearest pixel of its border. Of a
+    pixel half outside the image has half; where torchvision is given a fill, half of that half.
     """
     height, width = images.shape[2:]
     angle, right, down, scale, shear = (

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -18,12 +19,8 @@ WITH_P = sorted(n for n, f in FACTORIES.items() if "p" in inspect.signature(f).p
 BILINEAR = InterpolationMode.BILINEAR
 
 
-def task_of(shape):
-    return Task(shape, 2, 2)
-
-
 def build(name, shape=(3, 32, 32), **options):
-    return FACTORIES[name](task_of(shape), **options)
+    return FACTORIES[name](Task(shape, 2, 2), **options)
 
 
 def generator(seed=0):
@@ -57,16 +54,14 @@ def watch(monkeypatch):
     """``watch(*names)`` returns a list that every call of those operations joins from then on."""
     calls = []
 
-    def spy(name, operation):
-        def watched(images, *args, **kwargs):
-            calls.append((name, [*args, *kwargs.values()]))
-            return operation(images, *args, **kwargs)
-
-        monkeypatch.setattr(operations, name, watched)
+    def record(name, operation, images, *args, **kwargs):
+        calls.append((name, [*args, *kwargs.values()]))
+        return operation(images, *args, **kwargs)
 
     def watch(*names):
         for name in names:
-            spy(name, getattr(operations, name))
+            watched = partial(record, name, getattr(operations, name))
+            monkeypatch.setattr(operations, name, watched)
         return calls
 
     return watch
