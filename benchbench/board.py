@@ -52,7 +52,7 @@ class Row:
     sees: str
     readout: str
     entries: dict[str, Entry]
-    source: tuple[float, ...]  # accuracy on the labelled domain's test rows, per seed, in percent
+    source: tuple[float, ...]  # accuracy on the source domain's test rows, per seed, in percent
     average: tuple[float, ...]  # over shifts, per seed; empty unless every cell is scored
     difference: float | None  # of the average to the baseline's, paired by shift and seed
     images_seen: int | None
@@ -227,8 +227,8 @@ def _legend(records: Sequence[Record], table: Sequence[Row]) -> str:
     )
     lines = [
         "Accuracy in percent on test rows of the target domain, mean ± sd over training seeds "
-        f"({len({r.seeds.train for r in records})}); *source*: on test rows of the labelled "
-        "domain; *images*: rows drawn in training; *s*: seconds of one cell, had it run alone.",
+        f"({len({r.seeds.train for r in records})}); *source*: on test rows of the source domain; "
+        "*images*: rows drawn in training; *s*: seconds of one cell, had it run alone.",
         "",
         f"Protocol {said(lambda r: r.protocol)}; data {said(lambda r: r.data.dataset)}, "
         f"fingerprint {said(lambda r: r.data.fingerprint[:12])}; selection "

@@ -10,7 +10,7 @@ from torch import nn
 
 from benchbench.catalog import Catalog, Choice
 from benchbench.contracts import Objective, Task
-from benchbench.data.feed import Feed
+from benchbench.data.feed import Feed, shares
 from benchbench.data.pack import Pack, Report, check_shift, prepare
 from benchbench.machine import Machine
 from benchbench.readout import resolve_readout
@@ -166,7 +166,7 @@ class Plan:
             build_readout()
         self.facts(method.encoder, None)
         for link in self.links(cell):
-            self.feed(cell, link)
+            shares(self.pack, link.domains, link.stage.budget.batch_size)
             build_augmentation(link.augmentations, self.pack.task)
         if build_readout is None:
             last = method.chain[-1].objective if method.chain else None

@@ -29,14 +29,7 @@ class Feed:
     ) -> None:
         self.domains, self.seed, self.device = tuple(domains), seed, device
         self.pools = [pack.rows(domain, TRAIN) for domain in domains]
-        extra = batch_size % len(domains)
-        self.shares = [batch_size // len(domains) + (i < extra) for i in range(len(domains))]
-        for domain, pool, share in zip(domains, self.pools, self.shares, strict=True):
-            if share > len(pool):
-                raise BadInput(
-                    f"batch_size = {batch_size} takes {share} rows of domain {domain!r} per step, "
-                    f"but it has {len(pool)} training rows"
-                )
+        self.shares = shares(pack, domains, batch_size)
         numbers = torch.tensor([pack.domain_names.index(name) for name in labelled])
         visible = torch.isin(pack.domains, numbers)
         self.images = pack.images
@@ -68,6 +61,20 @@ class Feed:
         seed = derive_seed(self.seed, "order", self.domains[number], epoch)
         pool = self.pools[number]
         return pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))]
+
+
+def shares(pack: Pack, domains: Sequence[str], batch_size: int) -> list[int]:
+    """How many rows of each domain a step takes; BadInput if a domain has not so many."""
+    extra = batch_size % len(domains)
+    counts = [batch_size // len(domains) + (i < extra) for i in range(len(domains))]
+    for domain, count in zip(domains, counts, strict=True):
+        size = len(pack.rows(domain, TRAIN))
+        if count > size:
+            raise BadInput(
+                f"batch_size = {batch_size} takes {count} rows of domain {domain!r} per step, "
+                f"but it has {size} training rows"
+            )
+    return counts
 
 
 def fits(images: Tensor, device: torch.device) -> bool:

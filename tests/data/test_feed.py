@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import tiny
 
-from benchbench.data.feed import Feed
+from benchbench.data.feed import Feed, shares
 from benchbench.data.pack import prepare
 from benchbench.terms import TRAIN, UNKNOWN, BadInput
 
@@ -51,4 +51,5 @@ def test_domains_are_met_equally_and_only_labelled_domains_show_labels(pack):
 
 def test_a_batch_larger_than_the_data_is_refused(pack):
     with pytest.raises(BadInput, match="batch_size = 150 takes 75 rows of domain 'left'.* has 72"):
-        Feed(pack, ("left", "right"), (), 150, 0, CPU)
+        shares(pack, ("left", "right"), 150)
+    assert shares(pack, ("left", "right"), 144) == [72, 72]

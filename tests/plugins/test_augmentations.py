@@ -49,6 +49,15 @@ def assert_close(ours, theirs, atol=1e-5):
     assert (ours - theirs).abs().max() <= atol
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The images here are so small that threads, on a busy machine, take most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def watch(monkeypatch):
     """``watch(*names)`` returns a list that every call of those operations joins from then on."""
