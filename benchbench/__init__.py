@@ -11,7 +11,14 @@ from benchbench.hookspecs import hookimpl
 from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
 
 if TYPE_CHECKING:
-    from benchbench.contracts import Batch, DomainData, ImageFiles, Objective, Task
+    from benchbench.contracts import (
+        Batch,
+        DomainData,
+        ImageFiles,
+        Objective,
+        Task,
+        known_cross_entropy,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,6 +33,7 @@ __all__ = [
     "Objective",
     "Task",
     "hookimpl",
+    "known_cross_entropy",
 ]
 
 

@@ -58,7 +58,14 @@ class Choice:
     options: Mapping[str, Any]
 
     def build(self, *supplied: Any) -> Any:
-        return self.entry.factory(*supplied, **self.options)
+        """BadInput if the factory raises, whatever it raises."""
+        try:
+            return self.entry.factory(*supplied, **self.options)
+        except BadInput:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise BadInput(f"{self.entry.kind} {self.text} cannot be built: {reason}") from error
 
     @property
     def text(self) -> str:

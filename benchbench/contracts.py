@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from benchbench.terms import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,12 @@ class Batch:
 
 
 class Objective(nn.Module, ABC):
-    """What a stage minimises. Its own parameters are trained with the encoder's."""
+    """What a stage minimises. Its own parameters are trained with the encoder's.
+
+    ``forward`` runs under autocast: a loss that multiplies matrices in float32 says so with
+    ``torch.autocast(device_type, enabled=False)``. What must survive an interruption is a
+    parameter or a persistent buffer; a plain attribute is not kept.
+    """
 
     n_views: int = 2
     reads: frozenset[str] | set[str] = frozenset()  # of "labels", "domains"; the rest is hidden
@@ -83,6 +91,12 @@ class Objective(nn.Module, ABC):
     @property
     def has_head(self) -> bool:
         return type(self).predict is not Objective.predict
+
+
+def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over the rows whose label is known, in float32; zero if there is none."""
+    total = F.cross_entropy(logits.float(), labels, ignore_index=UNKNOWN, reduction="sum")
+    return total / (labels != UNKNOWN).sum().clamp(min=1)
 
 
 def floats(images: Tensor) -> Tensor:

@@ -34,6 +34,10 @@ class Machine:
             chosen = torch.device("meta")
         if chosen.type not in ("cpu", "cuda"):
             raise BadInput(f"no device is named {device!r}; there is auto, cpu, cuda")
+        if chosen.type == "cpu":
+            chosen = torch.device("cpu")
+        elif chosen.index is None and count:
+            chosen = torch.device("cuda", torch.cuda.current_device())
         if chosen.type == "cuda" and (chosen.index or 0) >= count:
             raise BadInput(f"device {device!r} was asked for, but this machine has {count} of CUDA")
         native = cpu_has_bf16() if chosen.type == "cpu" else torch.cuda.is_bf16_supported(False)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, reduce
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -105,6 +106,7 @@ class Plan:
                 "task": asdict(self.pack.task),
                 "seed": cell.seed,
                 "protocol": self.suite.protocol,
+                "versions": {name: version(name) for name in ("timm", "torch")},
             }
         )
 

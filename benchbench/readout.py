@@ -37,6 +37,9 @@ def linear(*, penalties: int = 45, max_iter: int = 200) -> Fit:
     2022; features are not rescaled.
     """
 
+    if penalties < 1 or max_iter < 1:
+        raise BadInput(f"readout linear needs a penalty and a step, not {penalties} and {max_iter}")
+
     def fit(train: Features, val: Features, num_classes: int) -> Fitted:
         path = torch.logspace(-6, 5, penalties, dtype=torch.float64).tolist()
         weights = logistic_path(train.z, train.labels, num_classes, path, max_iter)
@@ -64,7 +67,7 @@ def knn(*, k: tuple[int, ...] = (1, 5, 10, 20, 50), temperature: float = 0.07) -
             parts = []
             for part in F.normalize(z, dim=1).split(1024):
                 near, index = (part @ keys.T).topk(size)
-                parts.append(((near / temperature).exp()[:, :, None] * votes[index]).sum(1))
+                parts.append((((near - 1) / temperature).exp()[:, :, None] * votes[index]).sum(1))
             return torch.cat(parts)
 
         right = [accuracy(scores(val.z, size), val.labels) for size in sizes]

@@ -90,6 +90,7 @@ class Artifacts(Part):
 class StageCost(Part):
     seconds: float
     reused: bool  # trained for an earlier cell, and paid there
+    device: str  # that it was trained on
 
 
 class Cost(Part):

@@ -98,10 +98,12 @@ def trained(
         if reused := kept is not None:
             encoder.load_state_dict(below("encoder", kept.tensors))
             objective.load_state_dict(below("objective", kept.tensors))
-            digest, spent = kept.sha256, kept.note["seconds"]
+            digest, spent, place = kept.sha256, kept.note["seconds"], kept.note["device"]
+            plan.store.remove("checkpoints", link.key)  # of a run that was killed at its end
         else:
             digest, spent = train_stage(cell, link, encoder, objective, plan, watcher)
-        costs.append(StageCost(seconds=spent, reused=reused))
+            place = plan.machine.name
+        costs.append(StageCost(seconds=spent, reused=reused, device=place))
     return encoder, objective, digest, tuple(costs)
 
 
@@ -135,7 +137,8 @@ def train_stage(
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     tensors |= {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
     total = spent()
-    digest = store.write("stages", link.key, tensors, {"seconds": total, "losses": losses})
+    note = {"seconds": total, "device": plan.machine.name, "losses": losses}
+    digest = store.write("stages", link.key, tensors, note)
     store.remove("checkpoints", link.key)
     return digest, total
 

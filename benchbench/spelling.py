@@ -25,17 +25,25 @@ def settle(owner: str, options: Mapping[str, Any], chosen: Mapping[str, Any]) ->
         if name not in options:
             raise BadInput(f"{owner} has no option {name!r}; {instead(name, options)}")
         default = options[name]
-        if type(default) is float and type(value) is int:
-            value = float(value)
-        elif type(default) is tuple and type(value) is list:
-            value = tuple(value)
-        if default is not None and type(value) is not type(default):
+        value = _alike(value, default)
+        fits = default is None or type(value) is type(default)
+        if fits and type(default) is tuple and default:
+            fits = all(type(member) is type(default[0]) for member in value)
+        if not fits:
             wanted = type(default).__name__
             raise BadInput(
                 f"{owner}: {name} = {value!r} should be of type {wanted}, as {default!r}"
             )
         settled[name] = value
     return settled
+
+
+def _alike(value: Any, default: Any) -> Any:
+    if type(default) is float and type(value) is int:
+        return float(value)
+    if type(default) is tuple and type(value) in (tuple, list):
+        return tuple(_alike(member, default[0]) if default else member for member in value)
+    return value
 
 
 def instead(name: str, known: Iterable[str]) -> str:

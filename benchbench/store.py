@@ -31,30 +31,31 @@ class Artifact:
     """Tensors, and what is said of them."""
 
     tensors: dict[str, Tensor]
-    note: dict[str, Any]
-    sha256: str  # of the file that holds the tensors
+    note: Any
+    sha256: str  # of the tensors alone
 
 
 class Store:
     """A folder: ``stages``, ``features``, ``checkpoints``, ``packs`` and ``records``.
 
-    A file appears under its name complete or not at all. An artifact is two files: tensors, and a
-    note with their sha256, which is written last and makes it valid.
+    A file appears under its name complete or not at all. An artifact is one safetensors file whose
+    header holds the note and the sha256 of both.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def check(self, needed: int) -> None:
+    def check(self, needed: int = 0) -> None:
         """BadInput if nothing can be written here, or fewer than ``needed`` bytes are free."""
         probe = self.root / f".probe-{os.getpid()}"
-        with _writing(self.root):
+        with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             self._place(probe, b"benchbench")
             probe.unlink()
             for partial in self.root.rglob("*.part"):  # of a process that was killed
-                if time.time() - partial.stat().st_mtime > 3600:
-                    partial.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - partial.stat().st_mtime > 3600:
+                        partial.unlink()
         free = shutil.disk_usage(self.root).free
         if free < needed:
             raise BadInput(
@@ -63,40 +64,37 @@ class Store:
             )
 
     def has(self, kind: str, key: str) -> bool:
-        return self._note(kind, key).exists()
+        return self._path(kind, key).exists()
 
     def read(self, kind: str, key: str) -> Artifact | None:
         """What was written under the key; None if nothing was. A damaged file is set aside."""
-        path, note_path = self._tensors(kind, key), self._note(kind, key)
+        path = self._path(kind, key)
         try:
-            note = json.loads(note_path.read_bytes())
             content = path.read_bytes()
         except FileNotFoundError:
             return None
-        except ValueError:
-            note, content = {}, b""
-        digest = hashlib.sha256(content).hexdigest()
-        if note.get("sha256") != digest:
-            for damaged in (note_path, path):
-                with contextlib.suppress(FileNotFoundError):
-                    damaged.replace(damaged.with_name(damaged.name + ".damaged"))
+        try:
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            said = header["__metadata__"]
+            tensors, note = safetensors.torch.load(content), said["note"]
+            intact = said == header_of(tensors, note)
+        except Exception:  # a broken header raises half a dozen types
+            intact = False
+        if not intact:
+            path.replace(path.with_name(path.name + ".damaged"))
             warnings.warn(f"{path} is damaged: set aside, and made anew", stacklevel=2)
             return None
-        return Artifact(safetensors.torch.load(content), note["note"], digest)
+        return Artifact(tensors, json.loads(note), said["sha256"])
 
     def write(self, kind: str, key: str, tensors: Mapping[str, Tensor], note: Any = None) -> str:
-        """Keep tensors under the key; return the sha256 of their file."""
-        content = packed(tensors)
-        digest = hashlib.sha256(content).hexdigest()
-        described = json.dumps({"sha256": digest, "note": note}, allow_nan=False).encode()
-        with _writing(self.root):
-            self._place(self._tensors(kind, key), content)
-            self._place(self._note(kind, key), described)
-        return digest
+        """Keep tensors under the key; return their sha256."""
+        said = header_of(tensors, json.dumps(note, allow_nan=False))
+        with writing(self.root):
+            self._place(self._path(kind, key), packed(tensors, said))
+        return said["sha256"]
 
     def remove(self, kind: str, key: str) -> None:
-        for path in (self._note(kind, key), self._tensors(kind, key)):
-            path.unlink(missing_ok=True)
+        self._path(kind, key).unlink(missing_ok=True)
 
     def records(self, suite: str) -> Path:
         return self.root / "records" / suite
@@ -108,18 +106,15 @@ class Store:
     def write_record(self, record: Record, predictions: bytes | None = None) -> None:
         """Keep a record and, beside it, its predictions. A scored record is never replaced."""
         path = self.records(record.suite) / record.file_name
-        with _writing(self.root):
+        with writing(self.root):
             if path.exists() and read_record(path).status == "scored":
                 return
             if predictions is not None:
                 self._place(path.with_suffix(".safetensors"), predictions)
             self._place(path, record.text().encode())
 
-    def _tensors(self, kind: str, key: str) -> Path:
+    def _path(self, kind: str, key: str) -> Path:
         return self.root / kind / f"{key}.safetensors"
-
-    def _note(self, kind: str, key: str) -> Path:
-        return self.root / kind / f"{key}.json"
 
     def _place(self, path: Path, content: bytes) -> None:
         """Write beside, flush to disk, rename: no reader ever meets half a file."""
@@ -135,17 +130,27 @@ class Store:
             partial.unlink(missing_ok=True)
 
 
-def packed(tensors: Mapping[str, Tensor]) -> bytes:
+def packed(tensors: Mapping[str, Tensor], said: dict[str, str] | None = None) -> bytes:
     """Tensors as safetensors, each with memory of its own, as the format asks."""
     own = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    return safetensors.torch.save(own)
+    return safetensors.torch.save(own, said)
+
+
+def header_of(tensors: Mapping[str, Tensor], note: str) -> dict[str, str]:
+    """The note, its sha256, and that of the tensors' names, types, shapes and values."""
+    return {
+        "note": note,
+        "note_sha256": hashlib.sha256(note.encode()).hexdigest(),
+        "sha256": hashlib.sha256(packed(tensors)).hexdigest(),
+    }
 
 
 @contextlib.contextmanager
-def _writing(root: Path) -> Iterator[None]:
+def writing(root: Path) -> Iterator[None]:
+    """What the system says of a full or read-only disk, as BadInput."""
     try:
         yield
     except OSError as error:

@@ -15,7 +15,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from benchbench.spelling import instead, split_chain
 from benchbench.terms import BadInput, Budget
 
-PROTOCOL = "uda/1"
 SHIPPED = files("benchbench") / "suites"
 
 Sees = Literal["source", "target", "source+target", "all"]
@@ -67,7 +66,7 @@ class MethodTable(StageTable):
 class Suite(Strict):
     """A benchmark, as its TOML file states it."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # a folder of the store
     protocol: Literal["uda/1"] = "uda/1"
     dataset: str
     shifts: Annotated[tuple[str, ...], BeforeValidator(_listed)]  # "a > b", "a + b > c", or "all"
@@ -162,6 +161,10 @@ class Shift:
                 raise BadInput(
                     f"shift {text!r}: no domain {domain!r}; {instead(domain, domain_names)}"
                 )
+            if (sides[0] + sides[1]).count(domain) > 1 and domain not in set(sides[0]) & set(
+                sides[1]
+            ):
+                raise BadInput(f"shift {text!r} names {domain!r} twice")
         if both := set(sides[0]) & set(sides[1]):
             raise BadInput(f"shift {text!r} leads from {min(both)!r} to itself")
         return cls(sides[0], sides[1])
@@ -244,7 +247,7 @@ def _stage(link: StageTable, method: MethodTable, suite: StageTable) -> Stage:
 def _text(name: str) -> tuple[str, str]:
     """Where a suite is, in words, and its text."""
     if (shipped := SHIPPED / f"{name}.toml").is_file():
-        return f"suite {name}", shipped.read_text()
+        return f"suite {name}", shipped.read_text(encoding="utf-8")
     path = Path(name)
     if not path.is_file():
         known = (path.name.removesuffix(".toml") for path in map(Path, _shipped_files()))

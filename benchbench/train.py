@@ -49,7 +49,7 @@ def train(
     biases are not decayed. ``resume`` is a state that ``checkpoints`` saved: going on from it
     gives, bit for bit, what an uninterrupted run gives. Raises Diverged.
     """
-    encoder.train()
+    encoder.train(objective.encoder_lr > 0)  # a frozen encoder keeps its statistics too
     objective.train()
     optimizer = torch.optim.AdamW(parameter_groups(encoder, objective, budget), fused=True)
     device = next(encoder.parameters()).device
@@ -156,9 +156,13 @@ def restore(
     """Undo ``state``; return the number of steps done."""
     encoder.load_state_dict(below("encoder", tensors))
     objective.load_state_dict(below("objective", tensors))
+    members = [p for group in optimizer.param_groups for p in group["params"]]
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in below("optimizer", tensors).items():
         number, _, slot = name.partition(".")
+        like = members[int(number)]
+        if value.shape == like.shape:  # the fused update walks memory: its order must be the same
+            value = torch.empty_like(like, requires_grad=False).copy_(value)
         slots.setdefault(int(number), {})[slot] = value
     blank = optimizer.state_dict()
     optimizer.load_state_dict({"state": slots, "param_groups": blank["param_groups"]})

@@ -83,6 +83,7 @@ def test_cells_are_every_method_shift_and_seed_once(read):
         ('"source"', '"sorce"', "input should be 'source', 'target'"),
         ('baseline = "erm"', 'baseline = "em"', "did you mean 'erm'"),
         ('name = "full"', "", "'name' is missing"),
+        ('name = "full"', 'name = "../x"', "should match pattern"),
         ("[stage]", "[stage", "is not TOML"),
         ("seeds = [0, 1]", "seeds = [0, 0]", "names a seed twice"),
         ("seeds = [0, 1]", "seeds = []", "seeds"),
@@ -119,6 +120,7 @@ def test_shifts_between_several_domains():
     [
         ("a > a", "leads from 'a' to itself"),
         ("a + b > b", "leads from 'b' to itself"),
+        ("a + a > b", "names 'a' twice"),
         ("a > d", "no domain 'd'; there is a, b, c"),
         ("a", "should read 'source > target'"),
         ("a > b > c", "should read 'source > target'"),

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import safetensors.torch
 import torch
 from tiny import tiny
 
@@ -11,6 +12,7 @@ from benchbench.contracts import Batch, Objective
 from benchbench.data.feed import Feed
 from benchbench.data.pack import prepare
 from benchbench.plan import build_augmentation, build_encoder
+from benchbench.store import packed
 from benchbench.terms import Budget
 from benchbench.train import (
     Checkpoints,
@@ -80,7 +82,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(setting, objectiv
     states = []
 
     def save(state):
-        states.append({name: tensor.clone() for name, tensor in state.items()})
+        states.append(safetensors.torch.load(packed(state)))  # as the store would
 
     losses = whole.train()
     cut.train(checkpoints=Checkpoints(save, every=-1.0))
@@ -153,9 +155,9 @@ def test_norms_and_biases_are_not_decayed_and_the_encoder_may_be_slower(setting)
 
 def test_a_frozen_encoder_stays_as_it_was(setting):
     run = setting("finetune(encoder_lr=0.0)")
-    before = [p.clone() for p in run.encoder.parameters()]
+    before = run.weights()
     run.train()
-    assert all(torch.equal(a, b) for a, b in zip(before, run.encoder.parameters(), strict=True))
+    assert torch.equal(run.weights(), before)
 
 
 @pytest.mark.gpu

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import Batch, Objective, Task, hookimpl
+from benchbench import BadInput, Batch, Objective, Task, hookimpl
 
 
 class SimCLR(Objective):
@@ -17,6 +17,8 @@ class SimCLR(Objective):
         self, encoder: nn.Module, task: Task, *, width: int = 128, temperature: float = 0.2
     ) -> None:
         super().__init__()
+        if temperature <= 0:
+            raise BadInput(f"simclr: temperature = {temperature} should be positive")
         d = encoder.num_features
         self.projector = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, width))
         self.temperature = temperature
@@ -29,7 +31,8 @@ class SimCLR(Objective):
 def nt_xent(z0: Tensor, z1: Tensor, temperature: float) -> Tensor:
     """Equation 1 of SimCLR, averaged over both views of z0, z1 [B, D]; scale of rows is removed."""
     z = F.normalize(torch.cat([z0, z1]), dim=1)
-    logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
+    with torch.autocast(z.device.type, enabled=False):  # bf16 would round cosines to 1/256
+        logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
     partner = torch.arange(len(z), device=z.device).roll(len(z0))
     return F.cross_entropy(logits, partner)
 

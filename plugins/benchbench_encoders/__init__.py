@@ -39,7 +39,8 @@ class Timm(nn.Module):
     def __init__(self, model: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.model = model
-        self.num_features = model.num_features
+        # Where a convolution follows the pooling, that is the width of what comes out.
+        self.num_features = getattr(model, "head_hidden_size", None) or model.num_features
         self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", std.view(1, -1, 1, 1), persistent=False)
 

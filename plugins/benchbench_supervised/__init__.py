@@ -1,9 +1,8 @@
 """Objectives that read labels and nothing else: training and fine-tuning with cross-entropy."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import UNKNOWN, BadInput, Batch, Objective, Task, hookimpl
+from benchbench import BadInput, Batch, Objective, Task, hookimpl, known_cross_entropy
 
 
 class CrossEntropy(Objective):
@@ -18,8 +17,7 @@ class CrossEntropy(Objective):
         self.encoder_lr = encoder_lr
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
-        logits = self.predict(encoder(batch.views[0])).float()
-        return F.cross_entropy(logits, batch.labels, ignore_index=UNKNOWN)
+        return known_cross_entropy(self.predict(encoder(batch.views[0])), batch.labels)
 
     def predict(self, z: Tensor) -> Tensor:
         return self.classifier(z)
