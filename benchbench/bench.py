@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchbench.catalog import Catalog
 from benchbench.contracts import Objective, floats
-from benchbench.data.feed import Feed
+from benchbench.data.feed import Feed, resident
 from benchbench.data.pack import Pack
 from benchbench.machine import Machine, keep_freed_memory
 from benchbench.plan import build_augmentation, build_encoder
@@ -28,7 +28,7 @@ AUGMENTATION = "random_resized_crop | horizontal_flip | color_jitter | greyscale
 
 
 @dataclass(frozen=True)
-class Report:
+class Measured:
     """Medians over rounds, in milliseconds; the ratio's are of floor and step run side by side."""
 
     shape: str
@@ -47,7 +47,7 @@ class Report:
 
 def measure(
     catalog: Catalog, machine: Machine, shape: str, batch_size: int, rounds: int, steps: int
-) -> Report:
+) -> Measured:
     """SimCLR with all of its augmentation on random images, against the same network bare."""
     keep_freed_memory()
     text, side = SHAPES[shape]
@@ -57,8 +57,9 @@ def measure(
     objective = catalog.resolve("objective", "simclr").build(encoder, pack.task)
     objective = objective.to(machine.device)
     augment = build_augmentation(catalog.pipeline(AUGMENTATION), pack.task)
-    feed = Feed(pack, pack.domain_names, (), batch_size, 0, machine.device)
-    images = floats(feed(0).images)
+    images = resident(pack.images, machine.device)
+    feed = Feed(pack, images, pack.domain_names, (), batch_size, 0, machine.device)
+    batch = floats(feed(0).images)
     budget = Budget(steps + 1, batch_size, lr=1e-3, weight_decay=1e-4, warmup=0.1)
 
     def our_step() -> float:
@@ -72,13 +73,13 @@ def measure(
         )
         return median(later - before for before, later in pairwise(ticks))
 
-    bare = bare_step(encoder, objective, images, budget, machine)
+    bare = bare_step(encoder, objective, batch, budget, machine)
     clocked(bare, 1, machine)
     our_step()  # warmed up
     pairs = [(clocked(bare, steps, machine), our_step()) for _ in range(rounds)]
     ratios = [step / floor for floor, step in pairs]
     step = median(step for _, step in pairs)
-    return Report(
+    return Measured(
         shape,
         batch_size,
         machine.name,
@@ -89,7 +90,7 @@ def measure(
         ratio=median(ratios),
         ratio_range=(min(ratios), max(ratios)),
         gather=1e3 * clocked(lambda: feed(1), steps, machine),
-        views=1e3 * clocked(lambda: (augment(images), augment(images)), steps, machine),
+        views=1e3 * clocked(lambda: (augment(batch), augment(batch)), steps, machine),
         images_per_second=batch_size / step,
     )
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +16,6 @@ from tabulate import tabulate
 from benchbench.record import Record, read_records
 from benchbench.suite import Suite
 from benchbench.terms import BadInput
-
-FORMATS = ("markdown", "csv", "latex", "json")
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Row:
     average: tuple[float, ...]  # over shifts, per seed; empty unless every cell is scored
     difference: float | None  # of the average to the baseline's, paired by shift and seed
     images_seen: int | None
-    seconds: float | None  # training, features and readout of one cell, had it run alone
+    seconds: float | None  # training, features and readout of one cell, all stages counted
 
     @property
     def complete(self) -> bool:
@@ -157,7 +156,17 @@ def spread(values: Sequence[float]) -> str:
 def render(
     records: Sequence[Record], expected: Expected | None = None, form: str = "markdown"
 ) -> str:
-    """The board as text in one of FORMATS, ending in a line break."""
+    """The board as text: ``form`` is markdown, csv, latex or json.
+
+    BadInput if the records differ in what they were measured on: the data, protocol or precision.
+    """
+    for what, values in (
+        ("data", {record.data.fingerprint[:12] for record in records}),
+        ("protocols", {record.protocol for record in records}),
+        ("precisions", {record.spec.precision for record in records}),
+    ):
+        if len(values) > 1:
+            raise BadInput(f"the records are of several {what}: {', '.join(sorted(values))}")
     table = rows(records, expected)
     baseline = expected.baseline if expected else None
     if form == "json":
@@ -228,7 +237,7 @@ def _legend(records: Sequence[Record], table: Sequence[Row]) -> str:
     lines = [
         "Accuracy in percent on test rows of the target domain, mean ± sd over training seeds "
         f"({len({r.seeds.train for r in records})}); *source*: on test rows of the source domain; "
-        "*images*: rows drawn in training; *s*: seconds of one cell, had it run alone.",
+        "*images*: rows drawn in training; *s*: seconds of one cell with all of its stages.",
         "",
         f"Protocol {said(lambda r: r.protocol)}; data {said(lambda r: r.data.dataset)}, "
         f"fingerprint {said(lambda r: r.data.fingerprint[:12])}; selection "
@@ -260,7 +269,9 @@ def expected_by(suite: Suite, shifts: tuple[str, ...]) -> Expected:
 def published(folder: Path, form: str = "markdown") -> str:
     """The board of a folder that holds ``suite.toml`` and ``records/``."""
     suite, records = Suite.read(str(folder / "suite.toml")), read_records(folder / "records")
-    shifts = suite.shifts
-    if shifts == ("all",):
-        shifts = tuple(sorted({record.shift for record in records}))
+    data = [record.data for record in records]
+    domains = sorted({domain for d in data for domain in (*d.sources, *d.targets)})
+    if suite.shifts != ("all",):
+        domains = sorted({word.strip() for text in suite.shifts for word in re.split("[+>]", text)})
+    shifts = tuple(dict.fromkeys(str(cell.shift) for cell in suite.cells(domains)))
     return render(records, expected_by(suite, shifts), form)

@@ -121,7 +121,10 @@ def run(suite: str, store: Path, data: Path, device: str, only: str, dry_run: bo
     """
     from benchbench.launch.local import run_cells
     from benchbench.progress import Progress
+    from benchbench.store import Store
 
+    if not dry_run:
+        Store(store).check()
     plan = make_plan(suite, store, data, device)
     cells = chosen_cells(plan, only)
     if dry_run:
@@ -137,9 +140,10 @@ def run(suite: str, store: Path, data: Path, device: str, only: str, dry_run: bo
         err=True,
     )
     with Progress(len(to_do)) as progress:
-        records = run_cells(plan, to_do, progress)
+        run_cells(plan, to_do, progress)
     click.echo(board_of(plan, "markdown"), nl=False)
-    if any(record.status != "scored" for record in records):
+    records = [plan.record(cell) for cell in cells]
+    if any(record is None or record.status != "scored" for record in records):
         sys.exit(1)
 
 

@@ -17,12 +17,17 @@ class Features:
 
 
 @torch.no_grad()
-def extract(encoder: nn.Module, images: Tensor, device: torch.device, chunk: int = 512) -> Tensor:
-    """float32 [N, num_features] on the CPU, from uint8 images [N, C, H, W].
+def extract(
+    encoder: nn.Module, images: Tensor, rows: Tensor, device: torch.device, chunk: int = 512
+) -> Tensor:
+    """float32 [N, num_features] on the CPU, of the N ``rows`` of uint8 images [..., C, H, W].
 
     In evaluation mode and float32: no statistic of the evaluated batch enters, and the result
     does not depend on the precision that trained.
     """
     encoder.eval()
-    parts = [encoder(floats(part.to(device))).float().cpu() for part in images.split(chunk)]
+    parts = [
+        encoder(floats(images[part.to(images.device)].to(device))).float().cpu()
+        for part in rows.split(chunk)
+    ]
     return torch.cat(parts)

@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property, reduce
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchbench.catalog import Catalog, Choice
 from benchbench.contracts import Objective, Task
-from benchbench.data.feed import Feed, shares
+from benchbench.data.feed import Feed, resident, shares
 from benchbench.data.pack import Pack, Report, check_shift, prepare
 from benchbench.machine import Machine
 from benchbench.readout import resolve_readout
@@ -42,6 +43,7 @@ class Facts:
     reads: tuple[str, ...]
     has_head: bool
     nbytes: int  # of both, in the store
+    width: int  # num_features
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,23 @@ class Plan:
         """BadInput if the data, the machine or what the suite names is not there."""
         machine = Machine.choose(device, suite.precision)
         dataset = catalog.resolve("dataset", suite.dataset)
+        for method in suite.methods():  # before hours of decoding
+            catalog.resolve("encoder", method.encoder)
+            resolve_readout(method.readout)
+            for stage in method.chain:
+                catalog.resolve("objective", stage.objective)
+                catalog.pipeline(stage.augmentation)
         pack = prepare(dataset.build(data), store.root / "packs", suite.split_seed, report)
         return cls(suite, catalog, dataset, pack, store, machine)
 
     @cached_property
     def cells(self) -> list[Cell]:
         return self.suite.cells(self.pack.domain_names)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The pack's images, on the device where they fit."""
+        return resident(self.pack.images, self.machine.device)
 
     def links(self, cell: Cell) -> list[Link]:
         """The cell's chain. A stage's key rests on all that can change what it leaves."""
@@ -142,7 +155,8 @@ class Plan:
 
     def feed(self, cell: Cell, link: Link) -> Feed:
         size, seed = link.stage.budget.batch_size, stage_seed(cell, link.depth)
-        return Feed(self.pack, link.domains, cell.labelled, size, seed, self.machine.device)
+        device = self.machine.device
+        return Feed(self.pack, self.images, link.domains, cell.labelled, size, seed, device)
 
     def facts(self, encoder: str, objective: str | None) -> Facts:
         """BadInput if encoder or objective break their contracts, or do not go together."""
@@ -153,11 +167,14 @@ class Plan:
     def _look(self, encoder: str, objective: str | None) -> Facts:
         network = build_encoder(self.catalog.resolve("encoder", encoder), self.pack.task, seed=0)
         if objective is None:
-            return Facts((), False, nbytes(network))
+            return Facts((), False, nbytes(network), cast(int, network.num_features))
         built = self.catalog.resolve("objective", objective).build(network, self.pack.task)
         if not isinstance(built, Objective) or not set(built.reads) <= {"labels", "domains"}:
             raise BadInput(f"objective {objective} breaks the contract of Objective")
-        return Facts(tuple(sorted(built.reads)), built.has_head, nbytes(network) + nbytes(built))
+        size = nbytes(network) + nbytes(built)
+        return Facts(
+            tuple(sorted(built.reads)), built.has_head, size, cast(int, network.num_features)
+        )
 
     def check(self, cell: Cell) -> None:
         """BadInput if the cell cannot run, as far as can be told without training."""
@@ -169,6 +186,11 @@ class Plan:
         self.facts(method.encoder, None)
         for link in self.links(cell):
             shares(self.pack, link.domains, link.stage.budget.batch_size)
+            if "labels" in link.reads and not set(link.domains) & set(cell.labelled):
+                raise BadInput(
+                    f"method {method.name}: {link.stage.objective} reads labels, but sees "
+                    f"{link.stage.sees}, where there are none; labels = {method.labels!r}"
+                )
             build_augmentation(link.augmentations, self.pack.task)
         if build_readout is None:
             last = method.chain[-1].objective if method.chain else None
@@ -178,13 +200,14 @@ class Plan:
 
     def bytes_needed(self, cells: Sequence[Cell]) -> int:
         """About what the cells still have to write: encoders, features, and one checkpoint."""
-        sizes, missing = [0], set()
+        sizes, missing, rows = [0], set(), len(self.pack.labels)
         for cell in cells:
+            width = self.facts(cell.method.encoder, None).width
             for link in self.links(cell):
                 size = self.facts(cell.method.encoder, link.stage.objective).nbytes
                 if link.key not in missing and not self.store.has("stages", link.key):
                     missing.add(link.key)
-                    sizes.append(size)
+                    sizes.append(size + 4 * rows * width)  # and its features
         return sum(sizes) + 3 * max(sizes) + 10_000 * len(cells)
 
 

@@ -52,6 +52,9 @@ class Progress:
 
         return watch
 
+    def cell_fails(self, trace: str) -> None:
+        tqdm.write(trace, file=sys.stderr, end="")
+
     def cell_ends(self, record: Record) -> None:
         seconds = time.monotonic() - self.cell_started
         if record.status == "scored":
@@ -77,7 +80,8 @@ class Decoding:
 
     @cached_property
     def bar(self) -> "tqdm[NoReturn]":
-        return tqdm(desc="decoding", unit="image", file=sys.stderr)
+        hidden = not sys.stderr.isatty()
+        return tqdm(desc="decoding", unit="image", file=sys.stderr, disable=hidden)
 
     def __call__(self, done: int, total: int) -> None:
         self.bar.total = total

@@ -151,7 +151,7 @@ def features(encoder: nn.Module, encoder_key: str, domain: str, plan: Plan) -> F
     kept = plan.store.read("features", key)
     if kept:
         return Features(kept.tensors["z"], pack.labels[rows])
-    z = extract(encoder, pack.images[rows], plan.machine.device)
+    z = extract(encoder, plan.images, rows, plan.machine.device)
     plan.store.write("features", key, {"z": z})
     return Features(z, pack.labels[rows])
 

@@ -1,6 +1,7 @@
 """What to run: a suite is what the user wrote, its cells are what that means."""
 
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ def matches(cell: Cell, only: str) -> bool:
     Every condition, between commas, must hold; BadInput if one names no such thing.
     """
     fields = {"method": cell.method.name, "shift": str(cell.shift), "seed": str(cell.seed)}
-    for condition in filter(None, map(str.strip, only.split(","))):
+    for condition in filter(None, map(str.strip, re.split(r",(?=\s*\w+\s*=)", only))):
         key, equals, pattern = condition.partition("=")
         if equals and key.strip() not in fields:
             raise BadInput(f"--only {only!r}: {key!r} is not known; {instead(key, fields)}")

@@ -26,6 +26,9 @@ class Silent:
     def cell_ends(self, record):
         pass
 
+    def cell_fails(self, trace):
+        assert "Traceback" in trace
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory) -> Record:
@@ -115,6 +118,32 @@ def test_two_records_of_one_cell_are_refused(records):
     double = records[0].model_copy(update={"cell_id": "another"})
     with pytest.raises(BadInput, match="two records, .* are of erm · a > b · 0"):
         rows([*records, double], WANTED)
+
+
+def test_records_of_different_data_are_not_averaged(records):
+    data = records[0].data.model_copy(update={"fingerprint": "another"})
+    with pytest.raises(BadInput, match="the records are of several data: .*another"):
+        render([records[0].model_copy(update={"data": data}), *records[1:]], WANTED)
+
+
+def test_a_published_suite_may_spell_its_shifts_freely(records, tmp_path):
+    (tmp_path / "records").mkdir()
+    text = SUITE.replace('["left > right"]', '["a>b", "b  >  a"]').replace("[0]", "[0, 1]")
+    for method in ("erm", "simclr"):
+        text += f'[[method]]\nname = "{method}"\nchain = "erm"\n'
+    text = text.replace('[[method]]\nchain = "simclr"\n', "", 1)
+    (tmp_path / "suite.toml").write_text(text)
+    for n, r in enumerate(records):
+        (tmp_path / "records" / f"{n}.json").write_text(r.text())
+    assert "missing" not in published(tmp_path, "csv").replace("lacks", "")
+    (tmp_path / "suite.toml").write_text(text.replace('["a>b", "b  >  a"]', '"all"'))
+    for path, r in zip(sorted((tmp_path / "records").iterdir()), records, strict=True):
+        sides = r.shift.split(" > ")
+        data = r.data.model_copy(update={"sources": (sides[0],), "targets": (sides[1],)})
+        path.write_text(r.model_copy(update={"data": data}).text())
+        if r.shift == "b > a":
+            path.unlink()
+    assert "missing=2" in published(tmp_path, "csv")
 
 
 def test_every_format_says_the_same(records):

@@ -136,6 +136,8 @@ def test_only_picks_cells_by_pattern_or_by_a_part_of_their_name(read):
     assert len([c for c in cells if matches(c, "seed=1")]) == 1
     assert len([c for c in cells if matches(c, "method=sim*, shift=left > *")]) == 2
     assert [c for c in cells if matches(c, "erm")] == []
+    assert [c for c in cells if matches(c, "method=erm, no augmentation,seed=1")] == []
+    assert len([c for c in cells if matches(c, "method=simclr , seed = 1")]) == 1
     assert len([c for c in cells if matches(c, "")]) == 2
     with pytest.raises(BadInput, match="'sed' is not known; did you mean 'seed'"):
         matches(cells[0], "sed=1")

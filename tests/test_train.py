@@ -9,7 +9,7 @@ from tiny import tiny
 
 from benchbench.catalog import Catalog
 from benchbench.contracts import Batch, Objective
-from benchbench.data.feed import Feed
+from benchbench.data.feed import Feed, resident
 from benchbench.data.pack import prepare
 from benchbench.plan import build_augmentation, build_encoder
 from benchbench.store import packed
@@ -40,7 +40,14 @@ class Setting:
         self.augment = build_augmentation(steps, task)
         self.seed = seed
         domains = ("left", "right")
-        self.feed = Feed(self.pack, domains, ("left",), 12, seed, torch.device("cpu"))
+        self.feed = Feed(
+            self.pack, self.pack.images, domains, ("left",), 12, seed, torch.device("cpu")
+        )
+
+    def give_rows(self, device):
+        images = resident(self.pack.images, device)
+        seen, shown = ("left", "right"), ("left",)
+        self.feed = Feed(self.pack, images, seen, shown, 12, self.seed, device)
 
     def train(self, precision="fp32", **options):
         return train(
@@ -167,6 +174,8 @@ def test_on_a_gpu_the_loop_learns_as_on_the_cpu(catalog, tmp_path, objective):
     device = torch.device("cuda")
     there.encoder.to(device)
     there.objective.to(device)
-    there.feed = Feed(there.pack, ("left", "right"), ("left",), 12, 0, device)
+    there.feed = Feed(
+        there.pack, resident(there.pack.images, device), ("left", "right"), ("left",), 12, 0, device
+    )
     there.augment = here.augment = lambda images: images
     assert there.train() == pytest.approx(here.train(), rel=1e-2)

@@ -1,7 +1,6 @@
 """Which rows a stage meets, and when: a function of (seed, step) alone."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -15,34 +14,33 @@ class Feed:
     """Training rows of some domains, as many from each; labels of some domains only.
 
     Every domain's rows are walked through in a fresh random order per epoch. Calling with a step
-    gives that step's rows on the device, whatever was asked before.
+    gives that step's rows on the device, whatever was asked before. ``images`` are those of the
+    pack, there or already on the device.
     """
 
     def __init__(
         self,
         pack: Pack,
+        images: Tensor,
         domains: Sequence[str],
         labelled: Sequence[str],
         batch_size: int,
         seed: int,
         device: torch.device,
     ) -> None:
-        self.domains, self.seed, self.device = tuple(domains), seed, device
+        self.images, self.domains, self.seed, self.device = images, tuple(domains), seed, device
         self.pools = [pack.rows(domain, TRAIN) for domain in domains]
         self.shares = shares(pack, domains, batch_size)
         numbers = torch.tensor([pack.domain_names.index(name) for name in labelled])
         visible = torch.isin(pack.domains, numbers)
-        self.images = pack.images
         self.labels = pack.labels.where(visible, torch.tensor(UNKNOWN)).to(device)
         self.row_domains = pack.domains.to(device)
-        if device.type == "cuda" and fits(pack.images, device):
-            self.images = pack.images.to(device)
-        self._order = lru_cache(2 * len(domains))(self._shuffled)
+        self.orders: dict[tuple[int, int], Tensor] = {}  # of each domain, by epoch; the last two
 
     def __call__(self, step: int) -> Rows:
         index = torch.cat([self._walk(i, step) for i in range(len(self.domains))])
         there = index.to(self.device, non_blocking=True)
-        if self.images.device == self.device:
+        if self.images.device.type == self.device.type:
             images = self.images[there]
         else:  # larger than the device: gather here, copy the batch
             images = self.images[index].pin_memory().to(self.device, non_blocking=True)
@@ -57,14 +55,19 @@ class Feed:
             rows = torch.cat([rows, self._order(number, epoch + 1)[: share - len(rows)]])
         return rows
 
-    def _shuffled(self, number: int, epoch: int) -> Tensor:
-        seed = derive_seed(self.seed, "order", self.domains[number], epoch)
-        pool = self.pools[number]
-        return pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))]
+    def _order(self, number: int, epoch: int) -> Tensor:
+        if (number, epoch) not in self.orders:
+            self.orders.pop((number, epoch - 2), None)
+            seed = derive_seed(self.seed, "order", self.domains[number], epoch)
+            pool, generator = self.pools[number], torch.Generator().manual_seed(seed)
+            self.orders[number, epoch] = pool[torch.randperm(len(pool), generator=generator)]
+        return self.orders[number, epoch]
 
 
 def shares(pack: Pack, domains: Sequence[str], batch_size: int) -> list[int]:
     """How many rows of each domain a step takes; BadInput if a domain has not so many."""
+    if batch_size < len(domains):
+        raise BadInput(f"batch_size = {batch_size} is less than one row of {len(domains)} domains")
     extra = batch_size % len(domains)
     counts = [batch_size // len(domains) + (i < extra) for i in range(len(domains))]
     for domain, count in zip(domains, counts, strict=True):
@@ -77,7 +80,8 @@ def shares(pack: Pack, domains: Sequence[str], batch_size: int) -> list[int]:
     return counts
 
 
-def fits(images: Tensor, device: torch.device) -> bool:
-    """Whether the images take at most half of the device's free memory."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.nbytes <= free // 2
+def resident(images: Tensor, device: torch.device) -> Tensor:
+    """The images on the device, if they take at most half of its free memory; else as they are."""
+    if device.type == "cuda" and images.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
+        return images.to(device)
+    return images

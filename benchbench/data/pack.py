@@ -90,29 +90,33 @@ def _check_range(column: str, values: Tensor, low: int, end: int) -> None:
 def decoded(files: ImageFiles, folder: Path, report: Report) -> tuple[Tensor, str]:
     """Pixels [N, 3, size, size], memory-mapped, and their sha256.
 
-    They are decoded again only if a file's name, size or time of change is another.
+    They are decoded again only if a file's place, name, size or time of change is another.
     """
-    listing = hashlib.sha256(str(files.size).encode())
+    listing = hashlib.sha256(f"{files.size}\0{files.root.resolve()}\n".encode())
     for path in files.paths:
         try:
             status = (files.root / path).stat()
         except OSError as error:
             raise BadInput(f"image {files.root / path} cannot be read: {error.strerror}") from None
-        listing.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        listing.update(os.fsencode(path) + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     target = folder / f"{listing.hexdigest()[:32]}.npy"
     note = target.with_suffix(".json")
-    if not note.exists():
+    if not (note.exists() and target.exists()):
         _decode(files, target, note, report)
     pixels = np.load(target, mmap_mode="c")  # copy on write: torch wants no read-only memory
     return torch.from_numpy(pixels), json.loads(note.read_text())["sha256"]
 
 
 def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """The pixels, then the note, each under its name only when it is complete."""
     partial = target.with_suffix(f".{os.getpid()}.part")
     shape = (len(files), 3, files.size, files.size)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        if hasattr(os, "posix_fallocate"):  # a mapped file that outgrows the disk ends in SIGBUS
+            with partial.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
         with ThreadPoolExecutor() as pool:
             read = pool.map(lambda path: read_image(files.root / path, files.size), files.paths)
             for row, image in enumerate(read):
@@ -121,9 +125,12 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
         pixels.flush()
         digest = hashlib.sha256(pixels.data).hexdigest()
         partial.replace(target)
+        partial.write_text(json.dumps({"sha256": digest}))
+        partial.replace(note)
+    except OSError as error:
+        raise BadInput(f"store {target.parents[1]} cannot be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
-    note.write_text(json.dumps({"sha256": digest}))
 
 
 def read_image(path: Path, size: int) -> np.ndarray:

@@ -13,19 +13,24 @@ def draw_split(
 ) -> Tensor:
     """int64 [N] of TRAIN, VAL, TEST, drawn within each domain and class.
 
-    With groups, whole groups are drawn, within each domain: no group is on two sides.
+    With groups, whole groups are drawn, each within the domain where it first occurs: no group is
+    on two sides, in whatever domains it has rows.
     """
+    if groups is None:
+        units, strata = torch.arange(len(labels)), torch.stack([domains, labels], 1)
+    else:
+        units = groups.unique(return_inverse=True)[1]
+        first = torch.full((int(units.max()) + 1,), len(names))
+        first = first.scatter_reduce(0, units, domains, "amin")
+        strata = torch.stack([first[units], torch.zeros_like(units)], 1)
     split = torch.full_like(labels, TRAIN)
-    units = torch.arange(len(labels)) if groups is None else groups
-    strata = labels if groups is None else torch.zeros_like(labels)
-    for number, name in enumerate(names):
-        for stratum in strata[domains == number].unique().tolist():
-            here = (domains == number) & (strata == stratum)
-            generator = torch.Generator().manual_seed(derive_seed(seed, "split", name, stratum))
-            members = units[here].unique()
-            members = members[torch.randperm(len(members), generator=generator)]
-            tests = round(HELD_OUT * len(members))
-            validates = round(HELD_OUT * (len(members) - tests))
-            split[here & torch.isin(units, members[:tests])] = TEST
-            split[here & torch.isin(units, members[tests : tests + validates])] = VAL
+    for domain, label in strata.unique(dim=0).tolist():
+        here = (strata == torch.tensor([domain, label])).all(1)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "split", names[domain], label))
+        members = units[here].unique()
+        members = members[torch.randperm(len(members), generator=generator)]
+        tests = round(HELD_OUT * len(members))
+        validates = round(HELD_OUT * (len(members) - tests))
+        split[here & torch.isin(units, members[:tests])] = TEST
+        split[here & torch.isin(units, members[tests : tests + validates])] = VAL
     return split

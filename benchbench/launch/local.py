@@ -1,7 +1,9 @@
 """Run cells one after the other in this process."""
 
 import errno
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -20,6 +22,8 @@ class Audience(Protocol):
 
     def cell_starts(self, number: int, cell: Cell) -> Watcher: ...
 
+    def cell_fails(self, trace: str) -> None: ...
+
     def cell_ends(self, record: Record) -> None: ...
 
 
@@ -37,8 +41,11 @@ def run_cells(plan: Plan, cells: Sequence[Cell], audience: Audience) -> list[Rec
         except BadInput:
             raise
         except Exception as error:
-            record = describe(cell, plan, failure(error), f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            reason = reason.replace(str(Path.home()), "~")  # a record names no user
+            record = describe(cell, plan, failure(error), reason)
             plan.store.write_record(record)
+            audience.cell_fails(traceback.format_exc())
         audience.cell_ends(record)
         records.append(record)
     return records

@@ -19,17 +19,17 @@ def pack(tmp_path):
 
 
 def test_a_step_asked_for_out_of_order_is_the_same(pack):
-    feed = Feed(pack, ("left", "right"), ("left",), 20, 3, CPU)
+    feed = Feed(pack, pack.images, ("left", "right"), ("left",), 20, 3, CPU)
     forward = [feed(step).images for step in range(30)]
     backward = [feed(step).images for step in reversed(range(30))]
     assert all(torch.equal(a, b) for a, b in zip(forward, reversed(backward), strict=True))
-    other = Feed(pack, ("left", "right"), ("left",), 20, 4, CPU)
+    other = Feed(pack, pack.images, ("left", "right"), ("left",), 20, 4, CPU)
     assert not torch.equal(other(0).images, forward[0])
 
 
 def test_an_epoch_meets_every_training_row_once_and_no_other(pack):
     for size in (24, 18):  # a divisor of the 72 rows of a domain, and a step that spans epochs
-        feed = Feed(pack, ("left",), ("left",), size, 0, CPU)
+        feed = Feed(pack, pack.images, ("left",), ("left",), size, 0, CPU)
         drawn = [tuple(image.flatten().tolist()) for s in range(12) for image in feed(s).images]
         rows = pack.images[pack.rows("left", TRAIN)]
         wanted = {tuple(image.flatten().tolist()) for image in rows}
@@ -39,7 +39,7 @@ def test_an_epoch_meets_every_training_row_once_and_no_other(pack):
 
 
 def test_domains_are_met_equally_and_only_labelled_domains_show_labels(pack):
-    rows = Feed(pack, ("left", "right", "odd"), ("right",), 20, 0, CPU)(5)
+    rows = Feed(pack, pack.images, ("left", "right", "odd"), ("right",), 20, 0, CPU)(5)
     assert torch.bincount(rows.domains).tolist() == [7, 7, 6]
     assert (rows.labels[rows.domains != 1] == UNKNOWN).all()
     assert (rows.labels[rows.domains == 1] != UNKNOWN).all()

@@ -66,8 +66,8 @@ def test_what_timm_cannot_do_is_refused(options, sentence):
 
 
 def test_pretrained_weights_without_a_network_are_one_clear_sentence(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(BadInput, match="weights of resnet10t are neither in the local cache nor"):
         timm_encoder(SMALL, model="resnet10t", pretrained=True)
 
