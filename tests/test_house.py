@@ -30,8 +30,11 @@ PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 
 def imports(path: Path) -> set[str]:
     nodes = list(ast.walk(ast.parse(path.read_text())))
-    names = {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
-    return names | {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module}
+    plain = {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+    froms = [n for n in nodes if isinstance(n, ast.ImportFrom) and n.module]
+    members = {f"benchbench.{a.name}" for n in froms if n.module == "benchbench" for a in n.names}
+    rooms = {f"benchbench.{room(path)}" for path in CORE}
+    return plain | {n.module for n in froms} | (members & rooms)
 
 
 def room(path: Path) -> str:
