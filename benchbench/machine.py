@@ -39,7 +39,8 @@ class Machine:
         elif chosen.index is None and count:
             chosen = torch.device("cuda", torch.cuda.current_device())
         if chosen.type == "cuda" and (chosen.index or 0) >= count:
-            raise BadInput(f"device {device!r} was asked for, but this machine has {count} of CUDA")
+            there = f"{count} CUDA devices" if count else "no CUDA device; use cpu"
+            raise BadInput(f"device {device!r} was asked for, but there is {there}")
         native = cpu_has_bf16() if chosen.type == "cpu" else torch.cuda.is_bf16_supported(False)
         return cls(chosen, ("bf16" if native else "fp32") if precision == "auto" else precision)
 
