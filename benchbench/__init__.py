@@ -7,10 +7,11 @@ line starts without torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from benchbench.hookspecs import hookimpl
+from benchbench.hookspecs import API, hookimpl
 from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
 
 if TYPE_CHECKING:
+    from benchbench.checks import parametrize_with_checks
     from benchbench.contracts import (
         Batch,
         DomainData,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "API",
     "TEST",
     "TRAIN",
     "UNKNOWN",
@@ -34,10 +36,12 @@ __all__ = [
     "Task",
     "hookimpl",
     "known_cross_entropy",
+    "parametrize_with_checks",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module("benchbench.contracts"), name)
+        home = "checks" if name == "parametrize_with_checks" else "contracts"
+        return getattr(import_module(f"benchbench.{home}"), name)
     raise AttributeError(f"module 'benchbench' has no attribute {name!r}")

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from benchbench import __version__
+from benchbench import API, __version__
 from benchbench.terms import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchbench.catalog import Catalog
     from benchbench.plan import Plan
     from benchbench.suite import Cell
 
@@ -71,16 +74,62 @@ only_option = click.option(
 )
 
 
+def plugin_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say which plugins are loaded; `catalog` reads them from the context."""
+
+    def kept(context: click.Context, option: click.Parameter, value: object) -> None:
+        context.meta[f"benchbench.{option.name}"] = value
+
+    for option in (
+        click.option(
+            "--strict-plugins",
+            is_flag=True,
+            expose_value=False,
+            callback=kept,
+            help="Stop, with its traceback, at a plugin that does not load.",
+        ),
+        click.option(
+            "--no-plugin",
+            multiple=True,
+            metavar="NAME",
+            expose_value=False,
+            callback=kept,
+            help="Leave an installed plugin out. May be repeated.",
+        ),
+        click.option(
+            "--plugin",
+            multiple=True,
+            metavar="FILE.py",
+            expose_value=False,
+            callback=kept,
+            help="Load a plugin from a file, too. May be repeated.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def catalog() -> Catalog:
+    """What the plugins offer that the command line and the environment ask for."""
+    from benchbench.catalog import Wanted, load
+
+    said = click.get_current_context().meta
+    files, without, strict = (
+        said[f"benchbench.{name}"] for name in ("plugin", "no_plugin", "strict_plugins")
+    )
+    return load(Wanted.here(files, without, strict))
+
+
 @main.command("list")
+@plugin_options
 @click.argument("kind", type=click.Choice(KINDS), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Everything that is known, for programs.")
 def list_(kind: str | None, as_json: bool) -> None:
     """Show what the installed plugins offer, with every option and its default."""
-    from benchbench.catalog import load
     from benchbench.spelling import spell
 
-    catalog = load()
-    chosen = [e for e in catalog.entries.values() if kind is None or f"{e.kind}s" == kind]
+    known = catalog()
+    chosen = [e for e in known.entries.values() if kind is None or f"{e.kind}s" == kind]
     if as_json:
         offers = [
             {
@@ -92,7 +141,7 @@ def list_(kind: str | None, as_json: bool) -> None:
             }
             for entry in chosen
         ]
-        click.echo(json.dumps({"offers": offers, "set_aside": dict(catalog.aside)}, indent=1))
+        click.echo(json.dumps({"offers": offers, **plugins_told(known)}, indent=1))
         return
     for group in KINDS:
         members = [entry for entry in chosen if f"{entry.kind}s" == group]
@@ -101,11 +150,27 @@ def list_(kind: str | None, as_json: bool) -> None:
         for entry in sorted(members, key=lambda e: e.name):
             click.echo(f"  {spell(entry.name, entry.options)}")
             click.echo(f"      {entry.summary} [{entry.plugin.distribution}]")
-    for plugin, reason in catalog.aside.items():
-        click.echo(f"set aside: plugin {plugin}: {reason}", err=True)
+    for aside in known.aside:
+        click.echo(f"{aside}", err=True)
+
+
+def plugins_told(known: Catalog) -> dict[str, Any]:
+    """Every plugin that was found, for programs."""
+    return {
+        "api": ".".join(map(str, API)),
+        "plugins": [
+            {
+                **vars(plugin),
+                "offers": [f"{entry.kind} {entry.name}" for entry in known.offered_by(plugin)],
+            }
+            for plugin in known.plugins
+        ],
+        "set_aside": [{**vars(aside.plugin), "reason": aside.reason} for aside in known.aside],
+    }
 
 
 @main.command()
+@plugin_options
 @click.argument("suite")
 @store_option
 @data_option
@@ -148,6 +213,7 @@ def run(suite: str, store: Path, data: Path, device: str, only: str, dry_run: bo
 
 
 @main.command()
+@plugin_options
 @click.argument("suite", metavar="SUITE|DIR")
 @click.option(
     "--format",
@@ -171,6 +237,7 @@ def leaderboard(suite: str, form: str, store: Path, data: Path, device: str) -> 
 
 
 @main.command()
+@plugin_options
 @click.argument("suite")
 @store_option
 @data_option
@@ -193,20 +260,18 @@ def status(suite: str, store: Path, data: Path, device: str, only: str) -> None:
 
 
 @main.command()
+@plugin_options
 @device_option
 @click.option("--json", "as_json", is_flag=True)
 def sysinfo(device: str, as_json: bool) -> None:
     """Describe this machine and its packages, for a bug report. No host or user name."""
-    from benchbench.catalog import load
     from benchbench.machine import Machine
 
-    machine, catalog = Machine.choose(device, "auto"), load()
-    plugins = {e.plugin.name: vars(e.plugin) for e in catalog.entries.values()}
+    machine, known = Machine.choose(device, "auto"), catalog()
     facts = {
         **machine.environment().model_dump(),
         "precision": machine.precision,
-        "plugins": plugins,
-        "set_aside": dict(catalog.aside),
+        **plugins_told(known),
     }
     if as_json:
         click.echo(json.dumps(facts, indent=1))
@@ -215,22 +280,20 @@ def sysinfo(device: str, as_json: bool) -> None:
         click.echo(f"{name:12} {facts[name]}")
     for name, version in machine.environment().packages.items():
         click.echo(f"{name:12} {version}")
-    for plugin in plugins.values():
-        origin = f"{plugin['distribution']} {plugin['version']}"
-        click.echo(f"plugin       {plugin['name']}: {origin}, source {plugin['digest'][:12]}")
-    for name, reason in catalog.aside.items():
-        click.echo(f"set aside    {name}: {reason}")
+    for plugin in known.plugins:
+        click.echo(f"plugin       {plugin}, source {plugin.digest[:12]}")
+    for aside in known.aside:
+        click.echo(f"{aside}")
 
 
 def make_plan(suite: str, store: Path, data: Path, device: str) -> Plan:
-    from benchbench.catalog import load
     from benchbench.plan import Plan
     from benchbench.progress import Decoding
     from benchbench.store import Store
     from benchbench.suite import Suite
 
     read = Suite.read(suite)
-    return Plan.make(read, load(), data, Store(store), device, Decoding())
+    return Plan.make(read, catalog(), data, Store(store), device, Decoding())
 
 
 def chosen_cells(plan: Plan, only: str) -> list[Cell]:
@@ -283,6 +346,63 @@ def spelled(seconds: float) -> str:
 
 
 @main.command()
+@plugin_options
+@click.argument("plugins", metavar="[PLUGIN]...", nargs=-1)
+@data_option
+@click.option("--verbose", "-v", is_flag=True, help="Every check with its promise.")
+@click.option("--json", "as_json", is_flag=True)
+def check(plugins: tuple[str, ...], data: Path, verbose: bool, as_json: bool) -> None:
+    """Try what PLUGINs must do, or all plugins; with --plugin FILE.py, the file.
+
+    Seconds for each entry, on the CPU, without data. Exits with 1 if a check fails.
+    """
+    from collections import Counter
+    from itertools import groupby
+    from tempfile import TemporaryDirectory
+
+    from benchbench.catalog import LOCAL_FILE
+    from benchbench.checks import checks_of
+
+    known = catalog()
+    files = [p for p in known.plugins if p.distribution == LOCAL_FILE]
+    chosen = [known.named(name) for name in plugins] or files or list(known.plugins)
+    told: list[dict[str, Any]] = []
+    with TemporaryDirectory() as empty:
+        root = data if data.is_dir() else Path(empty)
+        for entry, checks in groupby(checks_of(known, chosen, root), lambda c: c.entry):
+            outcomes = [(check, check.run()) for check in checks]
+            counts = Counter(outcome.status for _, outcome in outcomes)
+            told += [
+                {
+                    "plugin": entry.plugin.name,
+                    "kind": entry.kind,
+                    "entry": entry.name,
+                    "check": check.name,
+                    "promise": check.promise,
+                    **vars(outcome),
+                }
+                for check, outcome in outcomes
+            ]
+            if as_json:
+                continue
+            summary = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+            click.echo(f"{entry.kind} {entry.name} [{entry.plugin}]: {summary}")
+            lines: dict[str, list[str]] = {}
+            for check, outcome in outcomes:
+                if outcome.status != "passed":
+                    lines.setdefault(f"{outcome.status}: {outcome.message}", []).append(check.name)
+                elif verbose:
+                    lines[f"passed: {check.promise}"] = [check.name]
+            for line, names in lines.items():
+                click.echo(f"  {', '.join(names)} {line}")
+    if as_json:
+        click.echo(json.dumps(told, indent=1))
+    if any(fact["status"] == "failed" for fact in told):
+        sys.exit(1)
+
+
+@main.command()
+@plugin_options
 @click.argument("shape", default="resnet18@32")
 @click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=2))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1))
@@ -303,14 +423,13 @@ def bench(
     from dataclasses import asdict
 
     from benchbench.bench import SHAPES, measure
-    from benchbench.catalog import load
     from benchbench.machine import Machine
     from benchbench.spelling import instead
 
     if shape not in SHAPES:
         raise BadInput(f"no shape is named {shape!r}; {instead(shape, SHAPES)}")
     machine = Machine.choose(device, precision)
-    report = measure(load(), machine, shape, batch_size, rounds, steps)
+    report = measure(catalog(), machine, shape, batch_size, rounds, steps)
     if as_json:
         click.echo(json.dumps(asdict(report), indent=1))
         return

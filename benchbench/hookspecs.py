@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # the command line reads this file, and must start without to
 
     from benchbench.contracts import DomainData, Objective
 
+API = (1, 0)  # the second number grows with what is added, the first with what breaks a plugin
+
 hookspec = pluggy.HookspecMarker("benchbench")
 hookimpl = pluggy.HookimplMarker("benchbench")
 

@@ -41,13 +41,15 @@ class Spec(Part):
     precision: Precision
 
 
-class Component(Part):
-    kind: str
+class PluginSpec(Part):
+    """A plugin that was loaded."""
+
     name: str
     distribution: str
     version: str
     entry_point: str
-    digest: str  # sha256 of the plugin's source
+    digest: str  # sha256 of its source
+    used: tuple[str, ...]  # what of it the cell used, such as "encoder small_cnn"
 
 
 class Data(Part):
@@ -121,7 +123,7 @@ class Record(Part):
     status: Status
     reason: str | None
     spec: Spec
-    components: tuple[Component, ...]
+    plugins: tuple[PluginSpec, ...]
     data: Data
     seeds: Seeds
     selection: Selection | None

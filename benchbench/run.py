@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from benchbench.catalog import Choice
+from benchbench.catalog import Choice, Plugin
 from benchbench.contracts import Objective
 from benchbench.data.pack import Pack
 from benchbench.features import Features, extract
@@ -21,9 +21,9 @@ from benchbench.readout import Fitted, head, known, resolve_readout
 from benchbench.record import (
     SCHEMA_VERSION,
     Artifacts,
-    Component,
     Cost,
     Data,
+    PluginSpec,
     Record,
     Score,
     Seeds,
@@ -237,7 +237,7 @@ def describe(
             labels=method.labels,
             precision=plan.machine.precision,
         ),
-        components=tuple(dict.fromkeys(map(component, used))),
+        plugins=plugin_specs(plan, used),
         data=Data(
             dataset=plan.dataset.text,
             fingerprint=pack.fingerprint,
@@ -268,16 +268,12 @@ def stage_spec(link: Link) -> StageSpec:
     )
 
 
-def component(choice: Choice) -> Component:
-    plugin = choice.entry.plugin
-    return Component(
-        kind=choice.entry.kind,
-        name=choice.entry.name,
-        distribution=plugin.distribution,
-        version=plugin.version,
-        entry_point=plugin.entry_point,
-        digest=plugin.digest,
-    )
+def plugin_specs(plan: Plan, used: Iterable[Choice]) -> tuple[PluginSpec, ...]:
+    """Every plugin that was loaded, and what of it was used."""
+    names: dict[Plugin, dict[str, None]] = {plugin: {} for plugin in plan.catalog.plugins}
+    for choice in used:
+        names[choice.entry.plugin][f"{choice.entry.kind} {choice.entry.name}"] = None
+    return tuple(PluginSpec(**asdict(plugin), used=tuple(mine)) for plugin, mine in names.items())
 
 
 def seconds_per_step(cell: Cell, link: Link, plan: Plan, steps: int = 4) -> float:

@@ -109,7 +109,7 @@ def test_list_shows_what_there_is(run):
     assert "digits(" not in run("list", "objectives")[1]
     offers = json.loads(run("list", "encoders", "--json")[1])
     assert {offer["name"] for offer in offers["offers"]} == {"small_cnn", "timm"}
-    assert offers["set_aside"] == {}
+    assert offers["set_aside"] == [] and offers["api"] == "1.0"
 
 
 def test_sysinfo_names_versions_and_no_host_or_user(run):

@@ -18,7 +18,7 @@ FLOORS = (  # a module imports only from the floors above it in this list
     {"hookspecs", "features", "suite", "record", "train"},
     {"catalog", "data", "machine", "readout", "store"},
     {"plan", "board"},
-    {"run", "bench"},
+    {"run", "bench", "checks"},
     {"launch"},
     {"progress"},
     {"cli"},

@@ -111,12 +111,17 @@ def test_a_record_says_what_was_done(plan_of):
     assert (record.data.n_labelled, record.data.n_unlabelled) == (72, 72)
     assert record.seeds.model_dump() == {"split": 0, "hparams": 0, "train": 0}
     assert record.cost.images_seen == 72 and record.cost.stages[0].seconds > 0
-    assert {c.kind for c in record.components} == {
-        "dataset",
-        "encoder",
-        "objective",
-        "augmentation",
+    used = {plugin.name: plugin.used for plugin in record.plugins}
+    assert used == {
+        "benchbench_augmentations": ("augmentation noise",),
+        "benchbench_contrastive": (),
+        "benchbench_digits": (),
+        "benchbench_encoders": ("encoder small_cnn",),
+        "benchbench_invariance": ("objective dann",),
+        "benchbench_supervised": (),
+        "tiny": ("dataset tiny",),
     }
+    assert all(p.distribution and p.version and p.digest for p in record.plugins)
     path = plan.store.records("tiny") / record.file_name
     assert read_record(path) == record
     predictions = load_file(path.with_suffix(".safetensors"))

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pluggy
 import torch
 from torch import nn
 
@@ -12,13 +11,12 @@ import benchbench_digits
 import benchbench_encoders
 import benchbench_invariance
 import benchbench_supervised
-from benchbench import TEST, TRAIN, VAL, BadInput, DomainData, Objective, hookimpl, hookspecs
-from benchbench.catalog import Catalog, Plugin, collect, source_digest
+from benchbench import BadInput, Objective, hookimpl
+from benchbench.catalog import Catalog, Loader, Plugin, source_digest
+from benchbench.checks.subject import bars
 from benchbench.plan import Plan
 from benchbench.store import Store
 from benchbench.suite import Suite
-
-CLASSES, DOMAINS = ("low", "middle", "high"), ("left", "right", "odd")
 
 SUITE = """
 name = "tiny"
@@ -34,18 +32,8 @@ chain = "simclr"
 
 
 def tiny(root, *, rows=40, seed=0):
-    """A bright bar, whose height is the class, on a ground, whose grey is the domain."""
-    generator = torch.Generator().manual_seed(seed)
-    n = rows * len(CLASSES) * len(DOMAINS)
-    index = torch.arange(n)
-    labels, domains = index % 3, index // 3 % 3
-    images = torch.randint(0, 40, (n, 3, 16, 16), generator=generator)
-    images += 50 * domains[:, None, None, None]
-    for row in range(n):
-        top = 5 * int(labels[row])
-        images[row, :, top : top + 5] += 80
-    split = torch.tensor([TRAIN, TRAIN, TRAIN, VAL, TEST])[index // 9 % 5]
-    return DomainData(images.to(torch.uint8), labels, domains, CLASSES, DOMAINS, split)
+    """The data of the conformance kit."""
+    return bars(rows, seed=seed)
 
 
 class Unstable(Objective):
@@ -91,18 +79,13 @@ MODULES = (
 
 
 def make_catalog() -> Catalog:
-    manager = pluggy.PluginManager("benchbench")
-    manager.add_hookspecs(hookspecs)
-    plugins = {}
+    loader = Loader(strict=True)
     for module in MODULES:
         name = module.__name__
-        manager.register(module, name=name)
-        plugins[name] = Plugin(name, "benchbench-shift", "0", name, source_digest(name))
-    manager.register(TinyPlugin(), name="tiny")
-    plugins["tiny"] = Plugin("tiny", "tests", "0", "tiny", "digest of tiny")
-    entries, aside = collect(manager, plugins)
-    assert not aside, aside
-    return Catalog(entries)
+        plugin = Plugin(name, "benchbench-shift", "0", name, source_digest(name))
+        loader.add(plugin, lambda module=module: module)
+    loader.add(Plugin("tiny", "tests", "0", "tiny", "digest of tiny"), TinyPlugin)
+    return loader.catalog()
 
 
 def make_plan(text: str, store: Path, folder: Path, device: str = "cpu") -> Plan:

@@ -16,7 +16,14 @@ SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def folder(root: Path, *, path: str = "", size: int = 224, seed: int = 0) -> DomainData:
+def folder(
+    root: Path,
+    *,
+    path: str = "",
+    size: int = 224,
+    seed: int = 0,
+    licence: str = "that of the folder's owner",
+) -> DomainData:
     """Images at ``domain/class/image`` below ``root/path``, as PACS or VLCS lie for DomainBed.
 
     If every domain holds a folder ``train``, a folder ``test``, perhaps ``val`` and no others,
@@ -24,7 +31,8 @@ def folder(root: Path, *, path: str = "", size: int = 224, seed: int = 0) -> Dom
     ``val`` gets a fifth of each class of its ``train`` as such, drawn with ``seed``.
 
     Links are followed, but not to a folder that they lie in. Hidden files and those whose name
-    does not end like an image's are passed over; an image at any other depth is an error.
+    does not end like an image's are passed over; an image at any other depth is an error. Every
+    record repeats ``licence``.
     """
     if size < 1:
         raise BadInput(f"folder(size={size}) leaves no pixels: size must be at least 1")
@@ -62,6 +70,7 @@ def folder(root: Path, *, path: str = "", size: int = 224, seed: int = 0) -> Dom
         class_names=tuple(class_names),
         domain_names=tuple(domain_names),
         split=split,
+        licence=licence,
     )
 
 

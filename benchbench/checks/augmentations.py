@@ -1,0 +1,153 @@
+"""Checks of augmentations."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchbench.checks import common
+from benchbench.checks.subject import TASK, Broken, CannotBuild, Skip, Subject, close, told
+from benchbench.terms import BadInput
+
+
+def view(subject: Subject, images: Tensor, seed: int = 0, build: Any = None) -> Tensor:
+    """What the augmentation makes of images, with torch's generator at ``seed``."""
+    _, c, h, w = images.shape
+    augment = build or subject.build(replace(TASK, image_shape=(c, h, w)))
+    torch.manual_seed(seed)
+    return augment(images)
+
+
+def contract(subject: Subject) -> None:
+    """A view has its batch's shape, is float32 on the same device, and lies in [0, 1]."""
+    for height, width in ((16, 16), (12, 20)):
+        images = torch.rand(8, 3, height, width, generator=torch.Generator().manual_seed(0))
+        seen = view(subject, images)
+        if not isinstance(seen, Tensor):
+            raise Broken(f"it returns {type(seen).__name__}, not one tensor of views")
+        if seen.shape != images.shape:
+            raise Broken(
+                f"of a batch {tuple(images.shape)} it makes {tuple(seen.shape)}; a view has the "
+                "shape [B, C, H, W] of its batch"
+            )
+        if seen.dtype != torch.float32 or seen.requires_grad:
+            raise Broken(f"a view is float32 without gradient, not {seen.dtype}")
+        if not (seen.isfinite().all() and seen.min() >= 0 and seen.max() <= 1):
+            low, high = float(seen.min()), float(seen.max())
+            raise Broken(f"values lie in [{low:.3g}, {high:.3g}], not in [0, 1]; end with clamp")
+
+
+def input_unchanged(subject: Subject) -> None:
+    """The batch is not changed in place, and the view is no window onto it."""
+    images = common.images_for(subject, rows=8)
+    before = images.clone()
+    seen = view(subject, images)
+    if not torch.equal(images, before):
+        raise Broken("it changes its input in place; start from images.clone() or a new tensor")
+    if random_at_all(subject):
+        seen.zero_()
+        if not torch.equal(images, before):
+            raise Broken("its view shares memory with the batch; return a new tensor")
+
+
+def seeded(subject: Subject) -> None:
+    """torch's generator alone decides the view: the same seed gives the same, at any time."""
+    images = common.images_for(subject, rows=16)
+    build = subject.build(TASK)
+    first = view(subject, images, 0, build)
+    view(subject, images, 1, build)
+    if not torch.equal(first, view(subject, images, 0, build)):
+        raise Broken(
+            "with torch's generator at one seed two calls differ; draw with torch.rand and keep "
+            "no state from call to call"
+        )
+    if not torch.equal(first, view(subject, images, 0)):
+        raise Broken("two augmentations built alike differ at one seed; draw nothing when built")
+    if not random_at_all(subject):
+        raise Skip("nothing is random in it")
+
+
+def random_at_all(subject: Subject) -> bool:
+    images = common.images_for(subject, rows=16)
+    first = view(subject, images, 0)
+    return not all(torch.equal(first, view(subject, images, seed)) for seed in (1, 2, 3))
+
+
+def per_sample(subject: Subject) -> None:
+    """Each row gets parameters of its own: equal images become different views."""
+    if not random_at_all(subject):
+        raise Skip("nothing is random in it")
+    images = common.images_for(subject, rows=1).expand(32, -1, -1, -1).contiguous()
+    seen = view(subject, images)
+    if all(torch.equal(seen[0], row) for row in seen):
+        raise Broken(
+            "32 equal images become 32 equal views: one draw serves the whole batch; draw "
+            "torch.rand(len(images), 1, 1, 1)"
+        )
+
+
+def rows_apart(subject: Subject) -> None:
+    """A row's view depends on that row's image alone, and not on its neighbours."""
+    images = common.images_for(subject, rows=8)
+    others = images.clone()
+    others[1:] = common.images_for(subject, rows=8, seed=1)[1:]
+    for seed in range(3):
+        if not close(view(subject, images, seed)[:1], view(subject, others, seed)[:1]):
+            raise Broken(
+                "a row's view changes with the other rows of its batch; take means over the "
+                "image, dims (1, 2, 3), never over dim 0"
+            )
+    if not random_at_all(subject):
+        order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+        if not close(view(subject, images)[order], view(subject, images[order])):
+            raise Broken("in another order the same images become other views")
+
+
+def short_batches(subject: Subject) -> None:
+    """One image is augmented as many are."""
+    try:
+        seen = view(subject, common.images_for(subject, rows=1))
+    except CannotBuild:
+        raise
+    except Exception as error:
+        raise Broken(f"with one image {told(error)}") from None
+    if seen.shape[0] != 1:
+        raise Broken(f"of one image it makes {tuple(seen.shape)}; do not squeeze the batch away")
+
+
+def channels(subject: Subject) -> None:
+    """Images of 1, 3 and 4 channels are augmented, or refused with BadInput when it is built."""
+    refused = []
+    for count in (1, 3, 4):
+        try:
+            view(subject, common.images_for(subject, channels=count))
+        except CannotBuild as error:
+            if not isinstance(error.__cause__, BadInput):
+                raise
+            refused.append(f"{count} channels: {error}")
+        except Exception as error:
+            raise Broken(
+                f"with {count} channels {told(error)}; support them, or raise BadInput in the "
+                "factory, which knows task.image_shape"
+            ) from None
+    if refused:
+        raise Skip("; ".join(refused))
+
+
+def devices(subject: Subject) -> None:
+    """What it draws and computes lies where the batch lies. Tried on torch's "meta" device."""
+    augment = subject.build(TASK)
+    common.on_meta(lambda: augment(common.images_for(subject).to("meta")))
+
+
+CHECKS = (
+    contract,
+    input_unchanged,
+    seeded,
+    per_sample,
+    rows_apart,
+    short_batches,
+    channels,
+    devices,
+)

@@ -1,0 +1,189 @@
+"""Checks of datasets. Where a dataset's files are not there, they are skipped, saying so."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from benchbench.checks.subject import (
+    Broken,
+    Probe,
+    Reader,
+    Skip,
+    Subject,
+    short_run,
+    with_noise,
+)
+from benchbench.contracts import DomainData, ImageFiles
+from benchbench.data.pack import Pack, prepare
+from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
+
+NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
+NO_CLASS = {"", "?", "none", "unknown", "unlabeled", "unlabelled", "no label", "nolabel", "-1"}
+
+
+def contract(subject: Subject) -> None:
+    """DomainData with uint8 images [N, C, H, W], int64 columns, and values in range."""
+    try:
+        data = subject.data
+        if not isinstance(data, DomainData):
+            raise Broken(f"the factory returns {type(data).__name__}, not benchbench.DomainData")
+        if not isinstance(data.images, ImageFiles | Tensor):
+            kind = type(data.images).__name__
+            raise Broken(f"images are {kind}; give a uint8 tensor or benchbench.ImageFiles")
+        pack = prepare(data, subject.root / "packs", 0, lambda done, total: None)
+    except BadInput as error:
+        raise Broken(f"{error}") from None
+    c, h, w = pack.images.shape[1:]
+    if c > 16 >= w:
+        raise Broken(f"images are of {c} channels, {h} × {w}: permute(0, 3, 1, 2) to [N, C, H, W]")
+    if len(pack.labels) == 0:
+        raise Broken("it has no rows")
+
+
+def same_twice(subject: Subject) -> None:
+    """Built twice it is the same, row for row."""
+    again = prepare(subject.build(subject.root), subject.root / "packs", 0, lambda done, n: None)
+    if again.fingerprint != subject.pack.fingerprint:
+        raise Broken(
+            "built twice it differs; sort what the file system lists, and draw from a generator "
+            "seeded by an option"
+        )
+
+
+def splits(subject: Subject) -> None:
+    """Every domain has rows for training, validation and test, and those of test are labelled."""
+    pack = subject.pack
+    if len(pack.domain_names) < 2:
+        raise Broken("it has one domain; a shift needs two")
+    for name in pack.domain_names:
+        for split, word in NAMES.items():
+            if not len(pack.rows(name, split)):
+                raise Broken(
+                    f"domain {name!r} has no {word} rows; leave split out to have it drawn"
+                )
+        if (pack.labels[pack.rows(name, TEST)] == UNKNOWN).any():
+            raise Broken(f"domain {name!r} has test rows without label; use them for training")
+
+
+def classes(subject: Subject) -> None:
+    """Every class has a name and, in every domain with labels, training rows."""
+    pack = subject.pack
+    named = [name.strip() for name in pack.class_names]
+    if len(set(named)) < len(named) or not all(named):
+        raise Broken(f"class_names = {pack.class_names} are not all named, or not all different")
+    if unknown := [name for name in named if name.lower() in NO_CLASS]:
+        raise Broken(f"{unknown[0]!r} is no class; give rows without label the label UNKNOWN")
+    for name in pack.domain_names:
+        labels = pack.labels[pack.rows(name, TRAIN)]
+        found = set(labels.tolist()) - {UNKNOWN}
+        lacking = [pack.class_names[k] for k in range(len(named)) if k not in found]
+        if found and lacking:
+            raise Broken(
+                f"domain {name!r} has no training rows of class {lacking[0]!r}, and could not be "
+                "a source; leave out classes that domains do not share"
+            )
+
+
+def domains(subject: Subject) -> None:
+    """Every domain has a name, and does not give its rows' class away."""
+    pack = subject.pack
+    names = [name.strip() for name in pack.domain_names]
+    if len(set(names)) < len(names) or not all(names):
+        raise Broken(f"domain_names = {pack.domain_names} are not all named, or not all different")
+    if odd := [name for name in names if set(name) & set(">+,=")]:
+        raise Broken(f"domain {odd[0]!r} cannot be written in a shift; leave > + , = out")
+    for name in pack.domain_names:
+        labels = pack.labels[pack.rows(name, TRAIN)]
+        if len(set(labels.tolist()) - {UNKNOWN}) == 1 and len(pack.class_names) > 1:
+            raise Broken(
+                f"all rows of domain {name!r} are of one class: who reads domains reads labels; "
+                "a domain is where an image is from, not what it shows"
+            )
+
+
+def no_row_twice(subject: Subject) -> None:
+    """No image is in two splits, nor in two domains."""
+    pack = subject.pack
+    seen: dict[bytes, int] = {}
+    for row, image in enumerate(pack.images):
+        digest = hashlib.sha256(image.contiguous().numpy().data).digest()
+        first = seen.setdefault(digest, row)
+        same = pack.split[row] == pack.split[first] and pack.domains[row] == pack.domains[first]
+        if not same:
+            raise Broken(
+                f"rows {first} ({place(pack, first)}) and {row} ({place(pack, row)}) are the same "
+                "image; drop one, or give both one group and let the core draw the split"
+            )
+
+
+def place(pack: Pack, row: int) -> str:
+    return f"{pack.domain_names[int(pack.domains[row])]}, {NAMES[int(pack.split[row])]}"
+
+
+def groups_apart(subject: Subject) -> None:
+    """Rows of one group (a patient, a camera, a scan) are on one side of a split it brings."""
+    data = subject.data
+    if data.groups is None or data.split is None:
+        raise Skip("it has no groups" if data.groups is None else "the core draws its split")
+    for group in data.groups.unique().tolist():
+        sides = data.split[data.groups == group].unique().tolist()
+        if len(sides) > 1:
+            words = " and ".join(NAMES[side] for side in sides)
+            raise Broken(f"group {group} is in {words}; keep a group on one side")
+
+
+def not_blank(subject: Subject) -> None:
+    """Images are not all alike, nor black because floats in [0, 1] were cut to integers."""
+    images = subject.pack.images[:: max(1, len(subject.pack.images) // 200)]
+    if int(images.max()) <= 1:
+        raise Broken("no pixel is above 1 of 255; multiply by 255 before .to(torch.uint8)")
+    if (images == images[:1]).all():
+        raise Broken("all images are the same")
+
+
+def licence(subject: Subject) -> None:
+    """It says under what licence its images are: every record repeats it."""
+    if subject.data.licence.strip().lower() in ("", "unknown", "none"):
+        raise Broken(
+            "it states no licence; set DomainData(licence=…), or say whose images they are"
+        )
+
+
+def no_target_labels(subject: Subject) -> None:
+    """An experiment: trained again with other target labels, a classifier is the same."""
+    pack = subject.pack
+    source, target = pack.domain_names[:2]
+    sizes = [len(pack.rows(name, TRAIN)) for name in (source, target)]
+    if min(sizes) < 6:
+        raise Skip("too few rows to train on")
+    small = Pack(**{**vars(pack), "images": thumbnails(pack)})
+    one = short_run(Probe, Reader, small)
+    two = short_run(Probe, Reader, with_noise(small, target))
+    if not one.same(two):
+        raise Broken(
+            f"other labels in domain {target!r} give another classifier; let no column but "
+            "labels depend on the class"
+        )
+
+
+def thumbnails(pack: Pack) -> Tensor:
+    """Every image at 8 × 8, to train on within a second."""
+    parts = [
+        torch.nn.functional.adaptive_avg_pool2d(part.float(), 8) for part in pack.images.split(256)
+    ]
+    return torch.cat(parts).to(torch.uint8)
+
+
+CHECKS = (
+    contract,
+    same_twice,
+    splits,
+    classes,
+    domains,
+    no_row_twice,
+    groups_apart,
+    not_blank,
+    licence,
+    no_target_labels,
+)

@@ -1,0 +1,415 @@
+"""Checks of objectives."""
+
+import copy
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchbench.checks import common
+from benchbench.checks.processes import two_processes_as_one
+from benchbench.checks.resume import resumed_as_uninterrupted
+from benchbench.checks.subject import (
+    TASK,
+    Broken,
+    CannotBuild,
+    Probe,
+    Skip,
+    Subject,
+    bars,
+    close,
+    packed,
+    short_run,
+    told,
+    with_noise,
+)
+from benchbench.contracts import Batch, Objective, Task
+from benchbench.terms import BadInput
+from benchbench.train import Diverged
+
+READS = {"labels", "domains"}
+
+
+def built(subject: Subject, seed: int = 0, task: Task = TASK, width: int = 10) -> Any:
+    """An encoder and the objective on it."""
+    torch.manual_seed(seed)
+    encoder = Probe(task, width)
+    return encoder, subject.build(encoder, task)
+
+
+def loss_of(encoder: Any, objective: Any, batch: Batch, seed: int = 0) -> Tensor:
+    """With what it does not read replaced by None, as in training."""
+    torch.manual_seed(seed)
+    try:
+        return objective(encoder, batch)
+    except (AttributeError, TypeError) as error:
+        hidden = sorted(READS - set(objective.reads))
+        if not hidden or "None" not in str(error):
+            raise
+        raise Broken(
+            f"{told(error)}: it uses what is hidden from it; declare reads = "
+            f"{{{', '.join(map(repr, sorted(READS)))}}} or leave {' and '.join(hidden)} alone"
+        ) from None
+
+
+def contract(subject: Subject) -> None:
+    """An Objective that declares what it reads, and how many views it wants."""
+    _, objective = built(subject)
+    if not isinstance(objective, Objective):
+        kind = type(objective).__name__
+        raise Broken(f"the factory returns {kind}; derive it from benchbench.Objective")
+    if not set(objective.reads) <= READS:
+        unknown = ", ".join(sorted(set(objective.reads) - READS))
+        raise Broken(f"it reads {unknown}; there is {', '.join(sorted(READS))}")
+    if type(objective.n_views) is not int or objective.n_views < 1:
+        raise Broken(f"n_views = {objective.n_views!r}; it is a whole number of at least 1")
+    if not 0 <= float(objective.encoder_lr) < float("inf"):
+        raise Broken(f"encoder_lr = {objective.encoder_lr!r}; it is a factor of at least 0")
+
+
+def loss(subject: Subject) -> None:
+    """The loss is one finite number, with what it does not declare hidden from it."""
+    encoder, objective = built(subject)
+    value = loss_of(encoder, objective, common.batch_for(objective))
+    if not isinstance(value, Tensor):
+        raise Broken(f"forward returns {type(value).__name__}, not a tensor; leave .item() out")
+    if value.ndim != 0:
+        raise Broken(f"the loss has shape {tuple(value.shape)}; take its mean: it is one number")
+    if not value.isfinite():
+        raise Broken(f"the loss is {value.item()} on an ordinary batch; look for log(0) or 0/0")
+    if not value.dtype.is_floating_point:
+        raise Broken(f"the loss is {value.dtype}, not a floating point number")
+
+
+def reaches_encoder(subject: Subject) -> None:
+    """The gradient of the loss reaches the encoder's weights, and is finite."""
+    encoder, objective = built(subject)
+    if objective.encoder_lr == 0:
+        raise Skip("encoder_lr is 0: the encoder is frozen")
+    value = loss_of(encoder, objective, common.batch_for(objective))
+    if value.requires_grad:
+        value.backward()
+    gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
+    if not any(bool(g.abs().max() > 0) for g in gradients):
+        raise Broken(
+            "no gradient reaches the encoder; call encoder(view) outside no_grad, and do not "
+            "detach its output on every path"
+        )
+    if not all(bool(g.isfinite().all()) for g in gradients):
+        raise Broken("the gradient is not finite on an ordinary batch; look for sqrt(0) or norm(0)")
+
+
+def input_unchanged(subject: Subject) -> None:
+    """Views, labels and domains are not changed in place."""
+    encoder, objective = built(subject)
+    batch = common.batch_for(objective)
+    before = copy.deepcopy(batch)
+    loss_of(encoder, objective, batch)
+    pairs = [*zip(batch.views, before.views, strict=True)]
+    pairs += [
+        (now, then)
+        for now, then in ((batch.labels, before.labels), (batch.domains, before.domains))
+        if now is not None and then is not None
+    ]
+    if not all(torch.equal(now, then) for now, then in pairs):
+        raise Broken("it changes its batch in place; work on copies")
+
+
+def no_target_labels(subject: Subject) -> None:
+    """An experiment: trained again with other target labels, it ends at the same weights."""
+    pack = packed(bars())
+    honest = run(subject, pack)
+    poisoned = run(subject, with_noise(pack, pack.domain_names[1]))
+    if not honest.same(poisoned):
+        raise Broken(
+            "other labels in the target domain give other weights: target labels leak into "
+            "training; read batch.labels and nothing else"
+        )
+
+
+def no_undeclared(subject: Subject) -> None:
+    """An experiment: what it does not declare to read, shown, changes no loss."""
+    encoder, objective = built(subject)
+    hidden = READS - set(objective.reads)
+    if not hidden:
+        raise Skip("it declares that it reads all there is")
+    batch = common.batch_for(objective)
+    rows = len(batch.views[0])
+    generator = torch.Generator().manual_seed(3)
+    noise: dict[str, Any] = {
+        name: torch.randint(0, 3, (rows,), generator=generator) for name in hidden
+    }
+    twin = copy.deepcopy(encoder), copy.deepcopy(objective)
+    blind = loss_of(*twin, batch)
+    shown = loss_of(encoder, objective, replace(batch, **noise))
+    if not torch.equal(blind, shown):
+        names = " and ".join(sorted(hidden))
+        raise Broken(f"shown {names}, it computes another loss without declaring reads = {hidden}")
+
+
+def seeded(subject: Subject) -> None:
+    """Training is a function of the seed: the same seed the same bits, another seed others."""
+    one, two, other = run(subject), run(subject), run(subject, seed=1)
+    if not one.same(two):
+        raise Broken(
+            "two runs of one seed differ; draw with torch's generator alone, and keep no state "
+            "outside the objective"
+        )
+    if one.same(other):
+        raise Broken("the seed changes nothing; do not call torch.manual_seed")
+
+
+def run(subject: Subject, *args: Any, **options: Any) -> Any:
+    return short_run(lambda task: Probe(task), subject.build, *args, **options)
+
+
+def resumes(subject: Subject) -> None:
+    """Training interrupted at any step and resumed equals training without interruption."""
+    resumed_as_uninterrupted(lambda task: Probe(task), subject.build)
+
+
+def state_is_complete(subject: Subject) -> None:
+    """A fresh objective with a trained one's state dict has the same loss."""
+    trained = run(subject)
+    fresh_encoder, fresh = built(subject, seed=1)
+    fresh_encoder.load_state_dict(trained.encoder.state_dict())
+    fresh.load_state_dict(trained.objective.state_dict())
+    batch = common.batch_for(fresh)
+    then = loss_of(trained.encoder.train(), trained.objective.train(), batch)
+    now = loss_of(fresh_encoder.train(), fresh.train(), batch)
+    if not close(now, then):
+        raise Broken(
+            f"after load_state_dict the loss is {now.item():.6g}, not {then.item():.6g}; keep "
+            "what it learns in parameters and register_buffer"
+        )
+
+
+def momentum_without_gradient(subject: Subject) -> None:
+    """What after_step moves gets no gradient: a momentum branch is a stop-gradient."""
+    encoder, objective = built(subject)
+    batch = common.batch_for(objective)
+    loss_of(encoder, objective, batch).backward()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.1)  # so that an average of it has somewhere to move
+    before = {name: p.detach().clone() for name, p in objective.named_parameters()}
+    objective.after_step(encoder)
+    for name, parameter in objective.named_parameters():
+        moved = not torch.equal(parameter, before[name])
+        if moved and parameter.grad is not None and bool(parameter.grad.abs().max() > 0):
+            raise Broken(
+                f"{name} is moved by after_step and gets a gradient too; run the momentum branch "
+                "under torch.no_grad() and set requires_grad_(False)"
+            )
+
+
+def healthy(subject: Subject) -> None:
+    """Sixty steps at a common learning rate leave finite losses and features that differ."""
+    try:
+        trained = run(subject, steps=60, batch=24)
+    except Diverged as error:
+        raise Broken(f"{error} of 60; bound the loss, or normalise what it multiplies") from None
+    if trained.objective.encoder_lr == 0:
+        raise Skip("encoder_lr is 0: the encoder is frozen")
+    images = packed(bars()).images[:48].float() / 255
+    with torch.no_grad():
+        z = trained.encoder.eval()(images)
+    spread = float(z.std(0).norm() / z.norm(dim=1).mean().clamp(min=1e-12))
+    if not spread > 1e-2:
+        raise Broken(
+            f"the features collapse to one point (spread {spread:.1e} of their length after 60 "
+            "steps); repel different images, or stop the gradient on one branch"
+        )
+
+
+def order_of_rows(subject: Subject) -> None:
+    """The loss does not depend on the order of the rows."""
+    encoder, objective = built(subject)
+    batch = common.batch_for(objective)
+    order = torch.randperm(len(batch.views[0]), generator=torch.Generator().manual_seed(0))
+    mixed = Batch(
+        tuple(v[order] for v in batch.views),
+        None if batch.labels is None else batch.labels[order],
+        None if batch.domains is None else batch.domains[order],
+        batch.progress,
+    )
+    twin = copy.deepcopy((encoder, objective))
+    one, other = loss_of(encoder, objective, batch), loss_of(*twin, mixed)
+    if not close(one, other, 1e-3):
+        encoder, objective = built(subject)
+        again = loss_of(encoder, objective, batch, seed=5)
+        if not close(one, again, 1e-3):
+            raise Skip("it draws random numbers, so that its rows cannot be compared")
+        raise Broken(
+            f"the same rows in another order have the loss {other.item():.6g}, not "
+            f"{one.item():.6g}; treat every row alike, and pair rows by index within views"
+        )
+
+
+def any_size(subject: Subject) -> None:
+    """It takes its sizes from encoder and task: another width, more classes, more domains."""
+    task = replace(TASK, num_classes=5, num_domains=4)
+    for width in (6, 17):
+        try:
+            encoder, objective = built(subject, task=task, width=width)
+            loss_of(encoder, objective, common.batch_for(objective, task=task)).backward()
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise Broken(
+                f"with encoder.num_features = {width} and 5 classes {told(error)}; take sizes "
+                "from encoder.num_features and task"
+            ) from None
+
+
+def short_batches(subject: Subject) -> None:
+    """After batches of 12 a batch of 5 has a finite loss, and so has one without labels."""
+    encoder, objective = built(subject)
+    loss_of(encoder, objective, common.batch_for(objective)).backward()
+    objective.after_step(encoder)
+    small = common.batch_for(objective, rows=5)
+    unlabelled = common.batch_for(objective)
+    if unlabelled.labels is not None:
+        unlabelled = replace(unlabelled, labels=torch.full_like(unlabelled.labels, -1))
+    for what, batch in (("a batch of 5", small), ("a batch without any label", unlabelled)):
+        try:
+            value = loss_of(encoder, objective, batch)
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise Broken(f"{what} after one of 12: {told(error)}; take sizes from batch") from None
+        if not value.isfinite():
+            raise Broken(
+                f"{what} has the loss {value.item()}; divide by clamp(min=1), as "
+                "benchbench.known_cross_entropy does"
+            )
+
+
+def channels(subject: Subject) -> None:
+    """Images of 1, 3 and 4 channels work, or are refused with BadInput when it is built."""
+    refused = []
+    for count in (1, 3, 4):
+        task = replace(TASK, image_shape=(count, *TASK.image_shape[1:]))
+        try:
+            encoder, objective = built(subject, task=task)
+            loss_of(encoder, objective, common.batch_for(objective, channels=count))
+        except CannotBuild as error:
+            if not isinstance(error.__cause__, BadInput):
+                raise
+            refused.append(f"{count} channels: {error}")
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise Broken(f"with {count} channels {told(error)}; or raise BadInput") from None
+    if refused:
+        raise Skip("; ".join(refused))
+
+
+def autocast(subject: Subject) -> None:
+    """It works under bf16 autocast, with a loss near that of float32."""
+    encoder, objective = built(subject)
+    batch = common.batch_for(objective)
+    exact = loss_of(*copy.deepcopy((encoder, objective)), batch)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            coarse = loss_of(encoder, objective, batch)
+        coarse.backward()
+    except (RuntimeError, ValueError) as error:
+        raise Broken(
+            f"under bf16 autocast {told(error)}; cast with .float() where types must agree"
+        ) from None
+    gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
+    if not all(bool(g.isfinite().all()) for g in (coarse, *gradients)):
+        raise Broken("under bf16 autocast loss or gradient are not finite; compute it in float32")
+    if not close(coarse.float(), exact, 0.1):
+        raise Broken(
+            f"under bf16 autocast the loss is {coarse.item():.4g}, not {exact.item():.4g}; "
+            "normalise, exponentiate and sum in float32, under autocast(enabled=False)"
+        )
+
+
+def devices(subject: Subject) -> None:
+    """What it computes with lies where the batch lies. Tried on torch's "meta" device."""
+    encoder, objective = built(subject)
+    encoder, objective = encoder.to("meta"), objective.to("meta")
+    batch = common.batch_for(objective)
+    moved = Batch(
+        tuple(view.to("meta") for view in batch.views),
+        None if batch.labels is None else batch.labels.to("meta"),
+        None if batch.domains is None else batch.domains.to("meta"),
+        batch.progress,
+    )
+    common.on_meta(lambda: loss_of(encoder, objective, moved))
+
+
+def predicts(subject: Subject) -> None:
+    """A head gives every row scores of its own, [N, num_classes], the same at every call."""
+    _, objective = built(subject)
+    if not objective.has_head:
+        raise Skip("it has no head: predict is not defined")
+    objective.eval()
+    z = torch.rand(9, 10, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        scores, again, alone = objective.predict(z), objective.predict(z), objective.predict(z[:4])
+    if tuple(scores.shape) != (9, TASK.num_classes):
+        raise Broken(f"of 9 rows predict makes {tuple(scores.shape)}, not (9, num_classes)")
+    if not torch.equal(scores, again):
+        raise Broken("in evaluation two calls of predict differ; turn dropout off in eval()")
+    if not close(scores[:4], alone):
+        raise Broken("a row's scores depend on the other rows; softmax over dim 1, never dim 0")
+
+
+def encoder_not_kept(subject: Subject) -> None:
+    """It keeps no reference to the encoder, which is handed to forward."""
+    encoder, objective = built(subject)
+    own = {id(p) for p in encoder.parameters()}
+    for name, parameter in objective.named_parameters():
+        if id(parameter) in own:
+            raise Broken(
+                f"{name} is a weight of the encoder, which would be stored and moved twice; use "
+                "the encoder that forward gets, or copy.deepcopy it"
+            )
+
+
+def copies(subject: Subject) -> None:
+    """It can be copied and pickled, with its state."""
+    pair = built(subject)
+    batch = common.batch_for(pair[1])
+    for what, twin in (("copy.deepcopy", copy.deepcopy), ("pickle", pickled)):
+        try:
+            (encoder, objective), spare = twin(pair), twin(pair)
+        except Exception as error:
+            raise Broken(f"{what}: {told(error)}; keep no lambdas, open files or hooks") from None
+        pair, before = spare, loss_of(pair[0], pair[1], batch)
+        if not close(loss_of(encoder, objective, batch), before):
+            raise Broken(f"a copy by {what} has another loss")
+
+
+def pickled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))  # noqa: S301  our own bytes
+
+
+def two_processes(subject: Subject) -> None:
+    """In two processes (gloo) that average their gradients it trains as in one."""
+    two_processes_as_one(subject)
+
+
+CHECKS = (
+    contract,
+    loss,
+    reaches_encoder,
+    input_unchanged,
+    no_target_labels,
+    no_undeclared,
+    encoder_not_kept,
+    seeded,
+    resumes,
+    state_is_complete,
+    momentum_without_gradient,
+    healthy,
+    order_of_rows,
+    any_size,
+    short_batches,
+    channels,
+    autocast,
+    devices,
+    predicts,
+    copies,
+    two_processes,
+)

@@ -1,0 +1,220 @@
+"""What a check gets to see of an entry, and how it says what is wrong."""
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchbench.catalog import Entry
+from benchbench.contracts import DomainData, Objective, Task
+from benchbench.data.feed import Feed
+from benchbench.data.pack import Pack, prepare
+from benchbench.terms import TEST, TRAIN, VAL, BadInput, Budget, derive_seed
+from benchbench.train import Augment, Checkpoints, train
+
+SIDE = 16  # of the images, in pixels
+CLASSES, DOMAINS = ("low", "middle", "high"), ("left", "right", "odd")
+TASK = Task((3, SIDE, SIDE), len(CLASSES), len(DOMAINS))
+STEPS, BATCH = 6, 12
+
+
+class Broken(Exception):
+    """The entry does not do what it must; the message says what, and the remedy."""
+
+
+class Skip(Exception):
+    """The check does not apply; the message says why."""
+
+
+class CannotBuild(Exception):
+    """There is nothing to check."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An entry, and what checks share of it."""
+
+    entry: Entry
+    root: Path  # where a dataset finds its files
+    cache: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, *supplied: Any, **options: Any) -> Any:
+        """From the defaults but for ``options``. CannotBuild if the factory raises."""
+        try:
+            return self.entry.factory(*supplied, **{**self.entry.options, **options})
+        except BadInput as error:
+            raise CannotBuild(str(error)) from error
+        except (Exception, SystemExit) as error:
+            raise CannotBuild(told(error)) from error
+
+    def lacks_files(self, error: CannotBuild) -> bool:
+        """A dataset that refuses to be built is no fault of its plugin's: its data are not here."""
+        return self.entry.kind == "dataset" and isinstance(error.__cause__, BadInput)
+
+    @property
+    def data(self) -> DomainData:
+        """Of a dataset. Skip if its files are not there."""
+        return self._kept("data", lambda: self.build(self.root))
+
+    @property
+    def pack(self) -> Pack:
+        """Of a dataset. CannotBuild if it breaks the contract of DomainData."""
+
+        def packed() -> Pack:
+            try:
+                return prepare(self.data, self.root / "packs", 0, lambda done, total: None)
+            except BadInput as error:
+                raise CannotBuild(str(error)) from error
+
+        return self._kept("pack", packed)
+
+    def _kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """What was made, or the error of the first try."""
+        if name not in self.cache:
+            try:
+                self.cache[name] = make()
+            except (CannotBuild, Skip) as error:
+                self.cache[name] = error
+        if isinstance(self.cache[name], Exception):
+            raise self.cache[name]
+        return self.cache[name]
+
+
+def told(error: BaseException) -> str:
+    """An error, and the line of the plugin that raised it."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "torch" not in f.filename]
+    where = f", at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}".partition("\n")[0] + where
+
+
+class Probe(nn.Module):
+    """An encoder for checks of other things: one convolution with batch norm."""
+
+    def __init__(self, task: Task = TASK, num_features: int = 10) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.convolution = nn.Conv2d(task.image_shape[0], num_features, 3, 2, 1)
+        self.norm = nn.BatchNorm2d(num_features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.relu(self.norm(self.convolution(images))).mean((2, 3))
+
+
+class Reader(Objective):
+    """Cross-entropy on what labels are shown, for checks of other things."""
+
+    n_views = 1
+    reads = {"labels", "domains"}
+
+    def __init__(self, encoder: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.head = nn.Linear(int(encoder.num_features), task.num_classes)  # type: ignore[arg-type]
+
+    def forward(self, encoder: nn.Module, batch: Any) -> Tensor:
+        z = self.head(encoder(batch.views[0]))
+        return nn.functional.cross_entropy(z.float(), batch.labels, ignore_index=-1) + z.std()
+
+
+def bars(rows: int = 40, task: Task = TASK, seed: int = 0) -> DomainData:
+    """A bright bar, whose height is the class, on a ground, whose grey is the domain."""
+    generator = torch.Generator().manual_seed(seed)
+    channels, side, _ = task.image_shape
+    n = rows * len(CLASSES) * len(DOMAINS)
+    index = torch.arange(n)
+    labels, domains = index % 3, index // 3 % 3
+    images = torch.randint(0, 40, (n, channels, side, side), generator=generator)
+    images += 50 * domains[:, None, None, None]
+    for row in range(n):
+        top = 5 * int(labels[row])
+        images[row, :, top : top + 5] += 80
+    split = torch.tensor([TRAIN, TRAIN, TRAIN, VAL, TEST])[index // 9 % 5]
+    licence = "made by a formula"
+    return DomainData(
+        images.to(torch.uint8), labels, domains, CLASSES, DOMAINS, split, licence=licence
+    )
+
+
+def packed(data: DomainData) -> Pack:
+    return prepare(data, Path(), 0, lambda done, total: None)
+
+
+def with_noise(pack: Pack, domain: str) -> Pack:
+    """The pack with other labels in one domain, none of them as it was."""
+    there = pack.domains == pack.domain_names.index(domain)
+    shift = torch.randint(1, len(pack.class_names), (len(pack.labels),))
+    noise = (pack.labels + shift) % len(pack.class_names)
+    labels = torch.where(there & (pack.labels >= 0), noise, pack.labels)
+    return Pack(**{**vars(pack), "labels": labels})
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a short run of the real training loop left."""
+
+    encoder: nn.Module
+    objective: Objective
+    losses: list[float]
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        both = {f"encoder.{name}": t for name, t in self.encoder.state_dict().items()}
+        return both | {f"objective.{n}": t for n, t in self.objective.state_dict().items()}
+
+    def same(self, other: "Trained") -> bool:
+        """Bit for bit."""
+        pairs = zip(self.state.values(), other.state.values(), strict=True)
+        return repr(self.losses) == repr(other.losses) and all(
+            torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs
+        )
+
+
+def short_run(
+    make_encoder: Callable[[Task], nn.Module],
+    make_objective: Callable[[nn.Module, Task], Objective],
+    pack: Pack | None = None,
+    *,
+    seed: int = 0,
+    steps: int = STEPS,
+    batch: int = BATCH,
+    lr: float = 0.01,
+    augment: Augment | None = None,
+    checkpoints: Checkpoints | None = None,
+    resume: Mapping[str, Tensor] | None = None,
+) -> Trained:
+    """Some steps of the real loop: source and target rows, the source's labels."""
+    pack = pack or packed(bars())
+    source, target = pack.domain_names[:2]
+    torch.manual_seed(derive_seed(seed, "encoder"))
+    encoder = make_encoder(pack.task)
+    torch.manual_seed(derive_seed(seed, "objective"))
+    objective = make_objective(encoder, pack.task)
+    device = torch.device("cpu")
+    feed = Feed(pack, pack.images, (source, target), (source,), batch, seed, device)
+    losses = train(
+        encoder,
+        objective,
+        augment or jittered,
+        feed,
+        Budget(steps, batch, lr, weight_decay=1e-4, warmup=0.1),
+        seed,
+        precision="fp32",
+        checkpoints=checkpoints,
+        resume=resume,
+    )
+    return Trained(encoder, objective, losses)
+
+
+def jittered(images: Tensor) -> Tensor:
+    return (images + 0.1 * torch.rand_like(images)).clamp(0, 1)
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-4) -> bool:
+    """Up to rounding, relative to the largest value."""
+    if a.shape != b.shape:
+        return False
+    size = max(float(a.abs().max()), float(b.abs().max()), 1e-6) if a.numel() else 1.0
+    return bool(((a - b).abs() <= tolerance * size).all())
