@@ -346,6 +346,38 @@ def spelled(seconds: float) -> str:
 
 
 @main.command()
+@click.argument("kind", type=click.Choice([kind.removesuffix("s") for kind in KINDS]))
+@click.argument("name")
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="The folder that gets the new one. Default: this one.",
+)
+@plugin_options
+def new(kind: str, name: str, into: Path) -> None:
+    """Write the package of a new plugin: one working method, its test, and a suite.
+
+    NAME is what suites call it, such as my-idea.
+    """
+    from benchbench.scaffold import write_package
+
+    snake = name.replace("-", "_")
+    known = catalog()
+    if (kind, snake) in known.entries:
+        raise BadInput(f"there is {kind} {snake} already; choose another name")
+    if any(plugin.name == snake for plugin in known.plugins):
+        raise BadInput(f"there is a plugin {snake} already; choose another name")
+    folder = write_package(kind, name, into)
+    click.echo(
+        f"{folder} holds {kind} {snake}, which works as it is. To see it in a table:\n"
+        f'  cd {folder} && pip install -e ".[test]"\n'
+        "  pytest\n"
+        "  benchbench run suite.toml"
+    )
+
+
+@main.command()
 @plugin_options
 @click.argument("plugins", metavar="[PLUGIN]...", nargs=-1)
 @data_option
@@ -367,9 +399,10 @@ def check(plugins: tuple[str, ...], data: Path, verbose: bool, as_json: bool) ->
     files = [p for p in known.plugins if p.distribution == LOCAL_FILE]
     chosen = [known.named(name) for name in plugins] or files or list(known.plugins)
     told: list[dict[str, Any]] = []
-    with TemporaryDirectory() as empty:
+    with TemporaryDirectory() as scratch, TemporaryDirectory() as empty:
         root = data if data.is_dir() else Path(empty)
-        for entry, checks in groupby(checks_of(known, chosen, root), lambda c: c.entry):
+        every = checks_of(known, chosen, root, Path(scratch))
+        for entry, checks in groupby(every, lambda check: check.entry):
             outcomes = [(check, check.run()) for check in checks]
             counts = Counter(outcome.status for _, outcome in outcomes)
             told += [

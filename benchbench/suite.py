@@ -83,11 +83,7 @@ class Suite(Strict):
     @classmethod
     def read(cls, name: str) -> "Suite":
         """A shipped suite by name, or a TOML file by path; BadInput if it is not a suite."""
-        where, text = _text(name)
-        try:
-            fields = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise BadInput(f"{where} is not TOML: {error}") from None
+        where, fields = _fields(name)
         try:  # strict JSON takes lists for tuples, and still no "3" for 3
             suite = cls.model_validate_json(json.dumps(fields, default=str))
             suite.methods()
@@ -245,6 +241,38 @@ def _stage(link: StageTable, method: MethodTable, suite: StageTable) -> Stage:
     return Stage(merged["objective"], augmentation, sees, budget)
 
 
+def _fields(name: str, below: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:
+    """Where a suite is, in words, and what it says, with what it takes from one it extends.
+
+    Its own keys come before those of the other suite, key by key in [stage]; its methods after.
+    """
+    where, text = _text(name)
+    try:
+        fields = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{where} is not TOML: {error}") from None
+    if (other := fields.pop("extends", None)) is None:
+        return where, fields
+    if not isinstance(other, str) or "name" not in fields:
+        raise BadInput(f"{where}: extends is the name of a suite, and needs a name beside it")
+    if not (SHIPPED / f"{other}.toml").is_file():
+        other = str((Path(name).parent / other).resolve())
+    if other in below:
+        raise BadInput(f"{where} extends itself")
+    try:
+        _, base = _fields(other, (*below, other))
+    except BadInput as error:
+        raise BadInput(f"{where} extends {other}: {error}") from None
+    both = {**base, **fields}
+    theirs, mine = base.get("stage"), fields.get("stage")
+    if isinstance(theirs, dict) and isinstance(mine, dict):
+        both["stage"] = theirs | mine
+    theirs, mine = base.get("method"), fields.get("method")
+    if isinstance(theirs, list) and isinstance(mine, list):
+        both["method"] = theirs + mine
+    return where, both
+
+
 def _text(name: str) -> tuple[str, str]:
     """Where a suite is, in words, and its text."""
     if (shipped := SHIPPED / f"{name}.toml").is_file():
@@ -252,7 +280,7 @@ def _text(name: str) -> tuple[str, str]:
     path = Path(name)
     if not path.is_file():
         known = (path.name.removesuffix(".toml") for path in map(Path, _shipped_files()))
-        raise BadInput(f"no suite or file {name!r}; of shipped suites {instead(name, known)}")
+        raise BadInput(f"no suite or file {name!r}; of shipped suites {instead(path.stem, known)}")
     try:
         return name, path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

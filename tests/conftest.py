@@ -1,6 +1,10 @@
 """What the tests share: a catalog with first-party plugins and a tiny dataset, and its plans."""
 
 import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,3 +37,38 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder of real images at {folder}; set BENCHBENCH_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    subprocess.run(build, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture
+def fresh(tmp_path) -> Callable[..., Path]:
+    """Makes an empty environment, installs wheels or folders into it, and returns its ``bin``."""
+
+    def make(*projects: Path) -> Path:
+        environment = tmp_path / "environment"
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        python = environment / "bin" / "python"
+        (site,) = environment.glob("lib/python*/site-packages")
+        # The dependencies, some gigabytes, are those of this environment; its own come first.
+        (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        install = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--no-deps",
+            "--no-index",
+            "--no-build-isolation",
+        ]
+        subprocess.run([*install, *projects], check=True, capture_output=True)
+        return environment / "bin"
+
+    return make

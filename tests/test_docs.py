@@ -1,16 +1,22 @@
 """What the documentation says is what the program does today."""
 
+import inspect
 import re
 import shlex
 from pathlib import Path
 
 import click
+import pytest
 
-from benchbench.catalog import load
+import benchbench
+from benchbench import hookspecs
+from benchbench.catalog import HOOKS, Wanted, load
+from benchbench.checks import CHECKS, checks_of, common
 from benchbench.cli import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
 
 
 def commands(text: str) -> list[str]:
@@ -21,9 +27,9 @@ def commands(text: str) -> list[str]:
             if part.startswith("benchbench ")]  # fmt: skip
 
 
-def test_every_command_in_the_readme_exists_with_its_options():
-    found = commands(README)
-    assert len(found) >= 5
+def test_every_command_in_the_documentation_exists_with_its_options():
+    found = commands(README) + commands(PLUGINS)
+    assert len(found) >= 10
     for line in found:
         name, *words = shlex.split(line, comments=True)[1:]
         assert name in main.commands, line
@@ -39,7 +45,7 @@ def test_every_command_is_in_the_readme():
 
 
 def test_everything_on_offer_is_in_the_readme():
-    for kind, name in load().entries:
+    for kind, name in load(Wanted(allowed=())).entries:
         assert f"`{name}`" in README, f"{kind} {name}"
 
 
@@ -47,3 +53,47 @@ def test_ci_runs_the_test_command_that_the_readme_prints():
     ci = (ROOT / ".ci" / "run").read_text().splitlines()
     (command,) = [line for line in ci if line.endswith("pytest")]
     assert command in README
+
+
+def examples() -> dict[str, str]:
+    """By hook, the code of docs/plugins.md that has it."""
+    blocks = re.findall(r"```python\n(.*?)```", PLUGINS, re.S)
+    found = {h: [b for b in blocks if f"def {h}(" in b] for h in HOOKS.values()}
+    return {hook: block for hook, (block,) in found.items()}
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_the_example_of_a_hook_is_short_and_what_the_new_command_writes(kind):
+    example = examples()[HOOKS[kind]]
+    assert len(example.splitlines()) <= 30
+    assert example == (ROOT / "benchbench" / "templates" / f"{kind}.py").read_text()
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_the_example_of_a_hook_passes_every_check(kind, tmp_path):
+    path = tmp_path / "example.py"
+    path.write_text(examples()[HOOKS[kind]])
+    catalog = load(Wanted(files=(str(path),), allowed=()))
+    plugin = catalog.named("example")
+    assert [(e.kind, e.name) for e in catalog.offered_by(plugin)] == [(kind, "my_idea")]
+    for check in checks_of(catalog, [plugin], tmp_path, tmp_path):
+        assert check.run().status in ("passed", "skipped"), f"{check.name}: {check.run()}"
+
+
+def test_every_hook_has_documentation_a_stranger_and_checks():
+    strangers = "".join(p.read_text() for p in (ROOT / "tests" / "strangers").rglob("*.py"))
+    declared = {name for name in vars(hookspecs) if name.startswith("benchbench_")}
+    assert declared == set(HOOKS.values())
+    for kind, hook in HOOKS.items():
+        assert f"### `{hook}`: `factory(" in PLUGINS
+        assert f"def {hook}():" in strangers
+        assert len(CHECKS[kind]) > len(common.CHECKS)
+
+
+def test_every_check_and_public_name_is_documented():
+    for tests in CHECKS.values():
+        for test in tests:
+            promise = (inspect.getdoc(test) or "").partition("\n")[0]
+            assert f"| `{test.__name__}` | {promise} |" in PLUGINS
+    for name in benchbench.__all__:
+        assert name in PLUGINS, name

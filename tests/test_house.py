@@ -16,7 +16,7 @@ FLOORS = (  # a module imports only from the floors above it in this list
     {"terms"},
     {"contracts", "spelling"},
     {"hookspecs", "features", "suite", "record", "train"},
-    {"catalog", "data", "machine", "readout", "store"},
+    {"catalog", "data", "machine", "readout", "scaffold", "store"},
     {"plan", "board"},
     {"run", "bench", "checks"},
     {"launch"},
@@ -24,7 +24,8 @@ FLOORS = (  # a module imports only from the floors above it in this list
     {"cli"},
     {"__main__"},
 )
-CORE = sorted((ROOT / "benchbench").rglob("*.py"))
+TEMPLATES = sorted((ROOT / "benchbench" / "templates").glob("*.py"))  # of others' packages
+CORE = sorted(set((ROOT / "benchbench").rglob("*.py")) - set(TEMPLATES))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 
 

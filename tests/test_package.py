@@ -1,12 +1,8 @@
 """The wheel holds core, plugins and suites, and runs without the repository."""
 
 import subprocess
-import sys
-import sysconfig
 import zipfile
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 SUITE = """
@@ -22,15 +18,6 @@ readout = "head"
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
-    subprocess.run(build, check=True, capture_output=True)
-    (path,) = folder.glob("*.whl")
-    return path
-
-
 def test_the_wheel_holds_everything_that_runs_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -41,36 +28,25 @@ def test_the_wheel_holds_everything_that_runs_and_nothing_else(wheel):
         path.relative_to(base).as_posix()
         for folder, base in sources
         for path in folder.rglob("*")
-        if path.suffix in (".py", ".toml", ".typed")
+        if path.suffix in (".py", ".toml", ".typed", ".md")
     }
     assert names == wanted
     assert "benchbench/suites/quickstart.toml" in names
     assert "Name: benchbench-shift" in described and "License-Expression: Apache-2.0" in described
 
 
-def test_installed_into_an_empty_environment_it_runs(wheel, tmp_path):
-    environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    python = environment / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--no-deps", "--no-index", wheel]
-    subprocess.run(install, check=True, capture_output=True)
-    site = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        check=True, capture_output=True, text=True,
-    ).stdout.strip()  # fmt: skip
-    # The dependencies, some gigabytes, are those of this environment; the wheel comes first.
-    (Path(site) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+def test_installed_into_an_empty_environment_it_runs(wheel, fresh, tmp_path):
+    binaries = fresh(wheel)
     (tmp_path / "suite.toml").write_text(SUITE)
 
     def call(*words: str) -> str:
         return subprocess.run(
-            [python, *words], cwd=tmp_path, check=True, capture_output=True, text=True
+            [*words], cwd=tmp_path, check=True, capture_output=True, text=True
         ).stdout
 
     where = "import benchbench, benchbench_digits as d; print(benchbench.__file__, d.__file__)"
-    assert all(path.startswith(site) for path in call("-c", where).split())
-    assert (
-        call(environment / "bin" / "benchbench", "--version").strip() == "benchbench, version 0.1.0"
-    )
-    board = call(environment / "bin" / "benchbench", "run", "suite.toml")
+    paths = call(binaries / "python", "-c", where).split()
+    assert all(path.startswith(str(binaries.parent)) for path in paths)
+    assert call(binaries / "benchbench", "--version").strip() == "benchbench, version 0.1.0"
+    board = call(binaries / "benchbench", "run", "suite.toml")
     assert "| simclr > finetune |" in board and "failed" not in board

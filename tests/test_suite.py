@@ -141,3 +141,47 @@ def test_only_picks_cells_by_pattern_or_by_a_part_of_their_name(read):
     assert len([c for c in cells if matches(c, "")]) == 2
     with pytest.raises(BadInput, match="'sed' is not known; did you mean 'seed'"):
         matches(cells[0], "sed=1")
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_text(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write_text
+
+
+def test_a_suite_extends_another_key_by_key_and_adds_methods(write):
+    write("full.toml", FULL)
+    more = 'name = "more"\nextends = "full.toml"\nseeds = [7]\n[stage]\nlr = 0.5\n'
+    suite = Suite.read(write("more.toml", more + '[[method]]\nchain = "dann"\n'))
+    full = Suite.read(write("full.toml", FULL))
+    assert (suite.name, suite.seeds, suite.dataset) == ("more", (7,), "tiny")
+    assert suite.stage.lr == 0.5 and suite.stage.steps == full.stage.steps == 10
+    names = [method.name for method in full.methods()]
+    assert [method.name for method in suite.methods()] == [*names, "dann"]
+
+
+def test_a_shipped_suite_can_be_extended(write):
+    text = 'name = "mine"\nextends = "quickstart"\n[[method]]\nchain = "simclr"\nname = "mine"\n'
+    suite, base = Suite.read(write("mine.toml", text)), Suite.read("quickstart")
+    assert suite.method[:-1] == base.method and suite.method[-1].name == "mine"
+    assert suite.model_copy(update={"name": base.name, "method": base.method}) == base
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('extends = "quickstart"', "needs a name beside it"),
+        ('name = "a"\nextends = 3', "extends is the name of a suite"),
+        ('name = "a"\nextends = "quikstart"', "no suite or file .*did you mean 'quickstart'"),
+        ('name = "a"\nextends = "a.toml"', "extends itself"),
+        ('name = "a"\nextends = "quickstart"\nstage = 3', "stage"),
+        ('name = "a"\nextends = "quickstart"\n[[method]]\nchain = ""', "two methods are named"),
+    ],
+)
+def test_an_extension_that_cannot_be_is_told(write, text, sentence):
+    with pytest.raises(BadInput, match=sentence) as refusal:
+        Suite.read(write("a.toml", text))
+    assert "a.toml" in str(refusal.value)

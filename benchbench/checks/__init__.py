@@ -10,7 +10,9 @@ promise. ``benchbench check`` runs them, and so does one line in a plugin's own 
         check()
 """
 
+import atexit
 import inspect
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -119,8 +121,13 @@ def warm_up() -> None:
     short_run(Probe, Reader, steps=1)
 
 
-def checks_of(catalog: Catalog, plugins: Sequence[Plugin], root: Path) -> Iterator[Check]:
-    """Every check of everything that the plugins offer. BadInput if one expects what is not."""
+def checks_of(
+    catalog: Catalog, plugins: Sequence[Plugin], root: Path, scratch: Path
+) -> Iterator[Check]:
+    """Every check of everything that the plugins offer. BadInput if one expects what is not.
+
+    Datasets find their files in ``root``; ``scratch`` is for what is decoded.
+    """
     for plugin in plugins:
         entries = catalog.offered_by(plugin)
         expected = catalog.expected_failures.get(plugin, {})
@@ -133,7 +140,7 @@ def checks_of(catalog: Catalog, plugins: Sequence[Plugin], root: Path) -> Iterat
                         f"entry and check of it"
                     )
         for entry in entries:
-            subject = Subject(entry, root)
+            subject = Subject(entry, root, scratch)
             reasons = expected.get(entry.name, {})
             for test in CHECKS[entry.kind]:
                 yield Check(subject, test, reasons.get(test.__name__))
@@ -151,7 +158,9 @@ def parametrize_with_checks(plugin: object, root: str | Path | None = None) -> A
     loader = Loader(strict=True)
     found = Plugin(name, "under test", "none", name, source_digest(name))
     loader.add(found, lambda: plugin)
-    folder = Path(root) if root else Path(tempfile.mkdtemp(prefix="benchbench-"))
+    scratch = Path(tempfile.mkdtemp(prefix="benchbench-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    (empty := scratch / "root").mkdir()
 
     def runner(check: Check) -> Callable[[], None]:
         def run() -> None:
@@ -169,6 +178,6 @@ def parametrize_with_checks(plugin: object, root: str | Path | None = None) -> A
         "check",
         [
             pytest.param(runner(check), id=f"{check.entry.kind}-{check.entry.name}-{check.name}")
-            for check in checks_of(loader.catalog(), [found], folder)
+            for check in checks_of(loader.catalog(), [found], Path(root or empty), scratch)
         ],
     )

@@ -2,20 +2,11 @@
 
 import hashlib
 
-import torch
 from torch import Tensor
 
-from benchbench.checks.subject import (
-    Broken,
-    Probe,
-    Reader,
-    Skip,
-    Subject,
-    short_run,
-    with_noise,
-)
+from benchbench.checks.subject import Broken, Skip, Subject
 from benchbench.contracts import DomainData, ImageFiles
-from benchbench.data.pack import Pack, prepare
+from benchbench.data.pack import Pack
 from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
 
 NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
@@ -31,7 +22,7 @@ def contract(subject: Subject) -> None:
         if not isinstance(data.images, ImageFiles | Tensor):
             kind = type(data.images).__name__
             raise Broken(f"images are {kind}; give a uint8 tensor or benchbench.ImageFiles")
-        pack = prepare(data, subject.root / "packs", 0, lambda done, total: None)
+        pack = subject.packed(data)
     except BadInput as error:
         raise Broken(f"{error}") from None
     c, h, w = pack.images.shape[1:]
@@ -43,7 +34,7 @@ def contract(subject: Subject) -> None:
 
 def same_twice(subject: Subject) -> None:
     """Built twice it is the same, row for row."""
-    again = prepare(subject.build(subject.root), subject.root / "packs", 0, lambda done, n: None)
+    again = subject.packed(subject.build(subject.root))
     if again.fingerprint != subject.pack.fingerprint:
         raise Broken(
             "built twice it differs; sort what the file system lists, and draw from a generator "
@@ -150,31 +141,6 @@ def licence(subject: Subject) -> None:
         )
 
 
-def no_target_labels(subject: Subject) -> None:
-    """An experiment: trained again with other target labels, a classifier is the same."""
-    pack = subject.pack
-    source, target = pack.domain_names[:2]
-    sizes = [len(pack.rows(name, TRAIN)) for name in (source, target)]
-    if min(sizes) < 6:
-        raise Skip("too few rows to train on")
-    small = Pack(**{**vars(pack), "images": thumbnails(pack)})
-    one = short_run(Probe, Reader, small)
-    two = short_run(Probe, Reader, with_noise(small, target))
-    if not one.same(two):
-        raise Broken(
-            f"other labels in domain {target!r} give another classifier; let no column but "
-            "labels depend on the class"
-        )
-
-
-def thumbnails(pack: Pack) -> Tensor:
-    """Every image at 8 × 8, to train on within a second."""
-    parts = [
-        torch.nn.functional.adaptive_avg_pool2d(part.float(), 8) for part in pack.images.split(256)
-    ]
-    return torch.cat(parts).to(torch.uint8)
-
-
 CHECKS = (
     contract,
     same_twice,
@@ -185,5 +151,4 @@ CHECKS = (
     groups_apart,
     not_blank,
     licence,
-    no_target_labels,
 )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.catalog import Entry
+from benchbench.checks.guard import unguarded
 from benchbench.contracts import DomainData, Objective, Task
 from benchbench.data.feed import Feed
 from benchbench.data.pack import Pack, prepare
@@ -40,6 +41,7 @@ class Subject:
 
     entry: Entry
     root: Path  # where a dataset finds its files
+    scratch: Path  # where the kit keeps what it decodes
     cache: dict[str, Any] = field(default_factory=dict)
 
     def build(self, *supplied: Any, **options: Any) -> Any:
@@ -64,13 +66,18 @@ class Subject:
     def pack(self) -> Pack:
         """Of a dataset. CannotBuild if it breaks the contract of DomainData."""
 
-        def packed() -> Pack:
+        def made() -> Pack:
             try:
-                return prepare(self.data, self.root / "packs", 0, lambda done, total: None)
+                return self.packed(self.data)
             except BadInput as error:
                 raise CannotBuild(str(error)) from error
 
-        return self._kept("pack", packed)
+        return self._kept("pack", made)
+
+    def packed(self, data: DomainData) -> Pack:
+        """BadInput if the data break the contract of DomainData."""
+        with unguarded():
+            return prepare(data, self.scratch / "packs", 0, lambda done, total: None)
 
     def _kept(self, name: str, make: Callable[[], Any]) -> Any:
         """What was made, or the error of the first try."""
@@ -102,6 +109,18 @@ class Probe(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.relu(self.norm(self.convolution(images))).mean((2, 3))
+
+
+class DeepProbe(Probe):
+    """With a linear map at its end, which can send all images to one point."""
+
+    def __init__(self, task: Task = TASK, num_features: int = 10) -> None:
+        super().__init__(task, num_features)
+        side = -(-task.image_shape[1] // 2)
+        self.last = nn.Linear(num_features * side * side, num_features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(torch.relu(self.norm(self.convolution(images))).flatten(1))
 
 
 class Reader(Objective):
