@@ -368,7 +368,7 @@ def _loaded(point: EntryPoint) -> object:
 def module_of(path: Path) -> ModuleType:
     """A file as a module, known under a name of its own so that what it defines can be pickled."""
     name = FILE_MODULE + path.stem
-    spec = spec_from_file_location(name, path)
+    spec = spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise Refused("it is no Python file; its name should end in .py")
     module = module_from_spec(spec)

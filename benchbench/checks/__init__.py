@@ -86,7 +86,8 @@ class Check:
 
     def _tried(self) -> Outcome:
         warm_up()
-        with guarded(self.subject.root) as watch, warnings.catch_warnings():
+        own = self.subject.root if self.entry.kind == "dataset" else None
+        with guarded(own) as watch, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 self.test(self.subject)
@@ -97,7 +98,7 @@ class Check:
                 outcome = Outcome("failed", str(sentence))
             except CannotBuild:
                 outcome = Outcome("skipped", "it cannot be built; see check builds")
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 outcome = Outcome("failed", f"it raises {told(error)}")
         if self.test is common.options_build:
             return outcome  # an option may ask for a download

@@ -7,7 +7,6 @@ done below Python, in a C library, is not seen.
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from os import PathLike, fsdecode
@@ -28,34 +27,34 @@ class NotAllowed(RuntimeError):
 class Watch:
     """What was tried and refused, as sentences."""
 
-    folder: Path  # writing below it is allowed
+    folder: Path | None  # writing below it is allowed
     network: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
 
 
-_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+_watches: list[Watch | None] = [None]  # the last is in force, in every thread
 
 
 @contextmanager
-def guarded(folder: Path) -> Iterator[Watch]:
+def guarded(folder: Path | None) -> Iterator[Watch]:
     """Refuse the network, other programs, and writing anywhere but below ``folder``."""
     _install()
-    watch = Watch(folder.resolve())
-    token = _watch.set(watch)
+    watch = Watch(folder.resolve() if folder else None)
+    _watches.append(watch)
     try:
         yield watch
     finally:
-        _watch.reset(token)
+        _watches.pop()
 
 
 @contextmanager
 def unguarded() -> Iterator[None]:
     """For what a check itself does."""
-    token = _watch.set(None)
+    _watches.append(None)
     try:
         yield
     finally:
-        _watch.reset(token)
+        _watches.pop()
 
 
 @cache
@@ -67,7 +66,7 @@ def _install() -> None:
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event not in NETWORK | PROGRAMS | CHANGES | {"open"}:
         return
-    watch = _watch.get()
+    watch = _watches[-1]
     if watch is None:
         return
     if event in NETWORK:
@@ -82,14 +81,12 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
             _refuse(watch.outside, f"it writes to {fsdecode(path)}")
 
 
-def _allowed(path: str, folder: Path) -> bool:
+def _allowed(path: str, folder: Path | None) -> bool:
     """Below the folder; a device; or Python's own cache of compiled modules."""
     place = Path(path).absolute()
-    return (
-        place.is_relative_to("/dev")
-        or "__pycache__" in place.parts
-        or place.resolve().is_relative_to(folder)
-    )
+    if place.is_relative_to("/dev") or "__pycache__" in place.parts:
+        return True
+    return folder is not None and place.resolve().is_relative_to(folder)
 
 
 def _refuse(seen: list[str], sentence: str) -> None:

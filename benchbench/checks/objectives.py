@@ -371,15 +371,14 @@ def encoder_not_kept(subject: Subject) -> None:
 
 def copies(subject: Subject) -> None:
     """It can be copied and pickled, with its state."""
-    pair = built(subject)
-    batch = common.batch_for(pair[1])
     for what, twin in (("copy.deepcopy", copy.deepcopy), ("pickle", pickled)):
+        pair = built(subject)
+        batch = common.batch_for(pair[1])
         try:
-            (encoder, objective), spare = twin(pair), twin(pair)
+            other = twin(pair)
         except Exception as error:
             raise Broken(f"{what}: {told(error)}; keep no lambdas, open files or hooks") from None
-        pair, before = spare, loss_of(pair[0], pair[1], batch)
-        if not close(loss_of(encoder, objective, batch), before):
+        if not close(loss_of(*pair, batch), loss_of(*other, batch)):
             raise Broken(f"a copy by {what} has another loss")
 
 
