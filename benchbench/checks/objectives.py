@@ -372,13 +372,13 @@ def encoder_not_kept(subject: Subject) -> None:
 def copies(subject: Subject) -> None:
     """It can be copied and pickled, with its state."""
     for what, twin in (("copy.deepcopy", copy.deepcopy), ("pickle", pickled)):
-        pair = built(subject)
-        batch = common.batch_for(pair[1])
+        encoder, objective = built(subject)
+        batch = common.batch_for(objective)
         try:
-            other = twin(pair)
+            other_encoder, other = twin((encoder, objective))
         except Exception as error:
             raise Broken(f"{what}: {told(error)}; keep no lambdas, open files or hooks") from None
-        if not close(loss_of(*pair, batch), loss_of(*other, batch)):
+        if not close(loss_of(encoder, objective, batch), loss_of(other_encoder, other, batch)):
             raise Broken(f"a copy by {what} has another loss")
 
 

@@ -94,8 +94,8 @@ class Subject:
 def told(error: BaseException) -> str:
     """An error, and the line of the plugin that raised it."""
     library = str(Path(torch.__file__).parent)
-    frames = traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in frames if not frame.filename.startswith(library)]
+    passed = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in passed if not frame.filename.startswith(library)]
     where = f", at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {error}".partition("\n")[0] + where
 
