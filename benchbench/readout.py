@@ -1,7 +1,8 @@
 """Readouts: how predictions are read off frozen features.
 
-``factory(*, options)`` returns ``fit(train, val, num_classes) -> Fitted``; what is left open is
-chosen on ``val``, which is labelled source. Only features enter; `head` is the objective's own.
+``factory(*, options)`` returns ``fit(train, val, unlabelled, num_classes) -> Fitted``. What is left
+open is chosen on ``val``, which is labelled source as ``train`` is; ``unlabelled`` are features
+[N, D] of the training rows of source and target. Only features enter; `head` is the objective's.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ class Fitted:
     chosen: Mapping[str, float] = field(default_factory=dict)
 
 
-Fit = Callable[[Features, Features, int], Fitted]
+Fit = Callable[[Features, Features, Tensor, int], Fitted]
 
 
 def linear(*, penalties: int = 45, max_iter: int = 200) -> Fit:
@@ -40,7 +41,7 @@ def linear(*, penalties: int = 45, max_iter: int = 200) -> Fit:
     if penalties < 1 or max_iter < 1:
         raise BadInput(f"readout linear needs a penalty and a step, not {penalties} and {max_iter}")
 
-    def fit(train: Features, val: Features, num_classes: int) -> Fitted:
+    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
         path = torch.logspace(-6, 5, penalties, dtype=torch.float64).tolist()
         weights = logistic_path(train.z, train.labels, num_classes, path, max_iter)
         right = [accuracy(with_bias(val.z) @ weight, val.labels) for weight in weights]
@@ -58,7 +59,7 @@ def knn(*, k: tuple[int, ...] = (1, 5, 10, 20, 50), temperature: float = 0.07) -
     if min(k, default=0) < 1 or temperature <= 0:
         raise BadInput(f"readout knn needs k ≥ 1 and temperature > 0, not {k} and {temperature}")
 
-    def fit(train: Features, val: Features, num_classes: int) -> Fitted:
+    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
         keys = F.normalize(train.z, dim=1)
         votes = F.one_hot(train.labels, num_classes).float()
         sizes = [size for size in k if size <= len(keys)] or [len(keys)]
@@ -77,6 +78,79 @@ def knn(*, k: tuple[int, ...] = (1, 5, 10, 20, 50), temperature: float = 0.07) -
     return fit
 
 
+def ridge(*, penalties: int = 45) -> Fit:
+    """Least squares onto one-hot labels, ‖XW − Y‖² + n a ‖W‖², a chosen among 1e-6 … 1e5.
+
+    Closed form for all penalties from one eigendecomposition. The intercept is not penalised.
+    """
+    if penalties < 1:
+        raise BadInput(f"readout ridge needs a penalty, not {penalties}")
+
+    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
+        path = torch.logspace(-6, 5, penalties, dtype=torch.float64).tolist()
+        weights = ridge_path(train.z, train.labels, num_classes, path)
+        weights[:, -1] += where_absent(train.labels, num_classes)
+        right = [accuracy(with_bias(val.z) @ weight, val.labels) for weight in weights]
+        best = max(range(penalties), key=lambda i: (right[i], i))  # of equals the strongest
+        return Fitted(lambda z: with_bias(z) @ weights[best], "source-val", {"a": path[best]})
+
+    return fit
+
+
+def ridge_path(z: Tensor, labels: Tensor, num_classes: int, path: list[float]) -> Tensor:
+    """Weights [P, D + 1, K], the intercept last: scikit-learn's Ridge with alpha = n a."""
+    y = F.one_hot(labels, num_classes).double()
+    x, mean = z.double() - z.double().mean(0), z.double().mean(0)
+    variance, basis = torch.linalg.eigh(x.T @ x / len(x))
+    along = basis.T @ (x.T @ (y - y.mean(0))) / len(x)
+    penalty = torch.tensor(path, dtype=torch.float64, device=z.device)[:, None, None]
+    weights = basis @ (along / (variance.clamp(min=0)[:, None] + penalty))
+    return torch.cat([weights, y.mean(0) - mean @ weights[:, None]], 1)
+
+
+def prototype() -> Fit:
+    """The nearest class mean, by Euclidean distance."""
+
+    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
+        means = class_sums(train, num_classes)
+        means /= F.one_hot(train.labels, num_classes).sum(0).clamp(min=1)[:, None]
+        offset = where_absent(train.labels, num_classes) - means.square().sum(1)
+        return Fitted(lambda z: 2 * z.double() @ means.T + offset, "last")
+
+    return fit
+
+
+def pfa(*, t: int = 2) -> Fit:
+    """Preconditioned feature averaging (HaoChen et al. 2022, arXiv:2204.02683).
+
+    Scores are ⟨f(x), Σ^(t−1) E[1(y = i) f]⟩, Σ the second moment of unlabelled features: a random
+    walk of t steps from the labelled rows of class i. Large t end in the constant direction.
+    """
+    if t < 1:
+        raise BadInput(f"readout pfa: t = {t} should be at least 1")
+
+    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
+        moment = unlabelled.double().T @ unlabelled.double() / len(unlabelled)
+        walk = torch.linalg.matrix_power(moment, t - 1)
+        directions = class_sums(train, num_classes) @ walk / len(train.labels)
+        offset = where_absent(train.labels, num_classes)
+        return Fitted(lambda z: z.double() @ directions.T + offset, "last")
+
+    return fit
+
+
+def class_sums(features: Features, num_classes: int) -> Tensor:
+    """float64 [K, D]"""
+    return F.one_hot(features.labels, num_classes).double().T @ features.z.double()
+
+
+def where_absent(labels: Tensor, num_classes: int) -> Tensor:
+    """float64 [K]: 0, and for classes without a row the lowest score, so that none is predicted."""
+    absent = ~torch.isin(torch.arange(num_classes), labels)
+    lowest = torch.finfo(torch.float64).min
+    return torch.zeros(num_classes, dtype=torch.float64).masked_fill(absent, lowest)
+
+
 def head(predict: Scores) -> Fit:
     """The objective's own head, as the last step left it."""
 
@@ -84,10 +158,16 @@ def head(predict: Scores) -> Fit:
     def scores(z: Tensor) -> Tensor:
         return predict(z)
 
-    return lambda train, val, num_classes: Fitted(scores, "last")
+    return lambda train, val, unlabelled, num_classes: Fitted(scores, "last")
 
 
-READOUTS: Mapping[str, Callable[..., Fit]] = {"linear": linear, "knn": knn}
+READOUTS: Mapping[str, Callable[..., Fit]] = {
+    "linear": linear,
+    "ridge": ridge,
+    "knn": knn,
+    "prototype": prototype,
+    "pfa": pfa,
+}
 HEAD = "head"
 
 

@@ -159,13 +159,17 @@ def features(encoder: nn.Module, encoder_key: str, domain: str, plan: Plan) -> F
 def fit_readout(
     cell: Cell, objective: Objective | None, z: Mapping[str, Features], pack: Pack
 ) -> Fitted:
-    """Fit on the labelled domains' training rows, choose on their validation rows."""
+    """Fit on the labelled domains' training rows, choose on their validation rows.
+
+    Training rows of every domain of the shift are there too, without labels.
+    """
     _, build = resolve_readout(cell.method.readout)
     if build is None:
         assert objective is not None, "Plan.check refuses a head where there is no objective"
         build = partial(head, objective.cpu().eval().predict)
     train_rows, val_rows = (known(rows_of(z, cell.labelled, s, pack)) for s in (TRAIN, VAL))
-    return build()(train_rows, val_rows, pack.task.num_classes)
+    unlabelled = rows_of(z, tuple(z), TRAIN, pack).z
+    return build()(train_rows, val_rows, unlabelled, pack.task.num_classes)
 
 
 def score(

@@ -4,11 +4,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 from benchbench.features import Features
-from benchbench.readout import accuracy, knn, linear, logistic_path, resolve_readout
+from benchbench.readout import (
+    accuracy,
+    knn,
+    linear,
+    logistic_path,
+    pfa,
+    prototype,
+    resolve_readout,
+    ridge,
+    ridge_path,
+)
 from benchbench.terms import BadInput
 
 
@@ -60,7 +70,7 @@ def test_a_class_without_training_rows_and_constant_features_do_no_harm():
 
 def test_the_penalty_is_chosen_on_validation_and_of_equals_the_strongest():
     train, val = blobs(200), blobs(200, seed=1)
-    fitted = linear(penalties=12)(train, val, 4)
+    fitted = linear(penalties=12)(train, val, train.z, 4)
     assert fitted.selection == "source-val"
     path = torch.logspace(-6, 5, 12, dtype=torch.float64).tolist()
     weights = logistic_path(train.z, train.labels, 4, path, 200)
@@ -72,7 +82,7 @@ def test_the_penalty_is_chosen_on_validation_and_of_equals_the_strongest():
 
 def test_nearest_neighbours_agree_with_scikit_learn():
     train, val = blobs(150), blobs(80, seed=1)
-    fitted = knn(k=(7,), temperature=0.1)(train, val, 4)
+    fitted = knn(k=(7,), temperature=0.1)(train, val, train.z, 4)
     model = KNeighborsClassifier(
         7, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.1)
     )
@@ -84,9 +94,64 @@ def test_nearest_neighbours_agree_with_scikit_learn():
 
 def test_the_number_of_neighbours_is_chosen_on_validation():
     train, val = blobs(150), blobs(100, seed=1)
-    fitted = knn(k=(1, 5, 500))(train, val, 4)
-    each = {k: accuracy(knn(k=(k,))(train, val, 4).scores(val.z), val.labels) for k in (1, 5)}
+    fitted = knn(k=(1, 5, 500))(train, val, train.z, 4)
+    each = {
+        k: accuracy(knn(k=(k,))(train, val, train.z, 4).scores(val.z), val.labels) for k in (1, 5)
+    }
     assert fitted.chosen["k"] == max(each, key=each.get)
+
+
+def test_ridge_is_scikit_learns_at_every_penalty():
+    train = blobs(200)
+    path = [1e-6, 1e-3, 1.0, 1e3]
+    for weight, a in zip(ridge_path(train.z, train.labels, 4, path), path, strict=True):
+        model = Ridge(alpha=len(train.z) * a)
+        model.fit(train.z.double().numpy(), F.one_hot(train.labels, 4).double().numpy())
+        assert np.allclose(weight[:-1].T.numpy(), model.coef_, atol=1e-6)
+        assert np.allclose(weight[-1].numpy(), model.intercept_, atol=1e-6)
+
+
+def test_ridges_penalty_is_chosen_on_validation_and_of_equals_the_strongest():
+    train, val = blobs(200), blobs(200, seed=1)
+    fitted = ridge(penalties=12)(train, val, train.z, 4)
+    path = torch.logspace(-6, 5, 12, dtype=torch.float64).tolist()
+    padded = F.pad(val.z.double(), (0, 1), value=1.0)
+    weights = ridge_path(train.z, train.labels, 4, path)
+    right = [accuracy(padded @ w, val.labels) for w in weights]
+    assert fitted.chosen["a"] == path[11 - int(np.argmax(right[::-1]))]
+    assert accuracy(fitted.scores(val.z), val.labels) == pytest.approx(max(right))
+
+
+def test_the_prototype_readout_is_scikit_learns_nearest_centroid():
+    train, val = blobs(150), blobs(80, seed=1)
+    theirs = NearestCentroid().fit(train.z.double().numpy(), train.labels.numpy())
+    ours = prototype()(train, val, train.z, 6).scores(val.z).argmax(1)  # two classes are absent
+    assert np.array_equal(ours.numpy(), theirs.predict(val.z.double().numpy()))
+
+
+@pytest.mark.parametrize("t", [1, 2, 3])
+def test_pfa_averages_features_preconditioned_by_the_second_moment(t):
+    train, val = blobs(60, width=6), blobs(40, width=6, seed=1)
+    everything = torch.cat([train.z, val.z])
+    z, y = train.z.double().numpy(), train.labels.numpy()
+    moment = sum(np.outer(row, row) for row in everything.double().numpy()) / len(everything)
+    wanted = []
+    for label in range(4):
+        average = sum(row for row, own in zip(z, y, strict=True) if own == label) / len(z)
+        for _ in range(t - 1):
+            average = moment @ average
+        wanted.append(val.z.double().numpy() @ average)
+    ours = pfa(t=t)(train, val, everything, 4).scores(val.z)
+    assert np.allclose(ours.numpy().T, wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("readout", [ridge(penalties=3), prototype(), pfa(), knn(), linear()])
+def test_a_class_that_was_not_seen_is_not_predicted(readout):
+    train, val = blobs(90), blobs(50, seed=1)
+    moved = Features(train.z - 6, train.labels + 1)  # class 0 is absent, inner products negative
+    scores = readout(moved, Features(val.z, val.labels + 1), train.z, 6).scores(val.z)
+    assert scores.shape == (50, 6) and scores.isfinite().all()
+    assert set(scores.argmax(1).tolist()) <= {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ def trained(
         optimizer.zero_grad()
         objective(encoder, common.batch_for(objective, seed=step)).backward()
         exchange(encoder, objective)
+        torch.nn.utils.clip_grad_norm_(members, 1.0)  # whatever the scale of the loss
         optimizer.step()
         objective.after_step(encoder)
     return torch.cat([p.detach().flatten() for p in encoder.parameters()])
