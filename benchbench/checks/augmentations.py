@@ -8,7 +8,6 @@ from torch import Tensor
 
 from benchbench.checks import common
 from benchbench.checks.subject import TASK, Broken, CannotBuild, Skip, Subject, close, told
-from benchbench.terms import BadInput
 
 
 def view(subject: Subject, images: Tensor, seed: int = 0, build: Any = None) -> Tensor:
@@ -118,21 +117,10 @@ def short_batches(subject: Subject) -> None:
 
 def channels(subject: Subject) -> None:
     """Images of 1, 3 and 4 channels are augmented, or refused with BadInput when it is built."""
-    refused = []
-    for count in (1, 3, 4):
-        try:
-            view(subject, common.images_for(subject, channels=count))
-        except CannotBuild as error:
-            if not isinstance(error.__cause__, BadInput):
-                raise
-            refused.append(f"{count} channels: {error}")
-        except Exception as error:
-            raise Broken(
-                f"with {count} channels {told(error)}; support them, or raise BadInput in the "
-                "factory, which knows task.image_shape"
-            ) from None
-    if refused:
-        raise Skip("; ".join(refused))
+    common.any_channels(
+        lambda count: view(subject, common.images_for(subject, channels=count)),
+        "support them, or raise BadInput in the factory, which knows task.image_shape",
+    )
 
 
 def devices(subject: Subject) -> None:

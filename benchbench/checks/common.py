@@ -242,6 +242,22 @@ def batch_for(
     )
 
 
+def any_channels(attempt: Callable[[int], object], remedy: str) -> None:
+    """Try images of 1, 3 and 4 channels; Skip if building for some is refused with BadInput."""
+    refused = []
+    for count in (1, 3, 4):
+        try:
+            attempt(count)
+        except CannotBuild as error:
+            if not isinstance(error.__cause__, BadInput):
+                raise
+            refused.append(f"{count} channels: {error}")
+        except Exception as error:
+            raise Broken(f"with {count} channels {told(error)}; {remedy}") from None
+    if refused:
+        raise Skip("; ".join(refused))
+
+
 def on_meta(call: Callable[[], object]) -> None:
     """Run on tensors of the device "meta"; Broken if something was left on the CPU."""
     autocast = torch.autocast

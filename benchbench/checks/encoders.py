@@ -10,9 +10,7 @@ from benchbench.checks import common
 from benchbench.checks.resume import resumed_as_uninterrupted
 from benchbench.checks.subject import (
     Broken,
-    CannotBuild,
     Reader,
-    Skip,
     Subject,
     bars,
     close,
@@ -21,7 +19,6 @@ from benchbench.checks.subject import (
     told,
 )
 from benchbench.data.pack import Pack
-from benchbench.terms import BadInput
 
 
 def built(subject: Subject, seed: int = 0, channels: int = 3) -> nn.Module:
@@ -52,21 +49,10 @@ def contract(subject: Subject) -> None:
 
 def channels(subject: Subject) -> None:
     """Images of 1, 3 and 4 channels are read, or refused with BadInput."""
-    refused = []
-    for count in (1, 3, 4):
-        try:
-            built(subject, channels=count)(common.images_for(subject, channels=count))
-        except CannotBuild as error:
-            if not isinstance(error.__cause__, BadInput):
-                raise
-            refused.append(f"{count} channels: {error}")
-        except Exception as error:
-            raise Broken(
-                f"with {count} channels {told(error)}; read task.image_shape[0] channels, or "
-                "raise BadInput"
-            ) from None
-    if refused:
-        raise Skip("; ".join(refused))
+    common.any_channels(
+        lambda count: built(subject, channels=count)(common.images_for(subject, channels=count)),
+        "read task.image_shape[0] channels, or raise BadInput",
+    )
 
 
 def input_unchanged(subject: Subject) -> None:

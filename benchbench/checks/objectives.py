@@ -14,7 +14,6 @@ from benchbench.checks.resume import resumed_as_uninterrupted
 from benchbench.checks.subject import (
     TASK,
     Broken,
-    CannotBuild,
     DeepProbe,
     Probe,
     Skip,
@@ -27,7 +26,6 @@ from benchbench.checks.subject import (
     with_noise,
 )
 from benchbench.contracts import Batch, Objective, Task, floats
-from benchbench.terms import BadInput
 from benchbench.train import Diverged
 
 READS = {"labels", "domains"}
@@ -287,20 +285,13 @@ def short_batches(subject: Subject) -> None:
 
 def channels(subject: Subject) -> None:
     """Images of 1, 3 and 4 channels work, or are refused with BadInput when it is built."""
-    refused = []
-    for count in (1, 3, 4):
+
+    def attempt(count: int) -> None:
         task = replace(TASK, image_shape=(count, *TASK.image_shape[1:]))
-        try:
-            encoder, objective = built(subject, task=task)
-            loss_of(encoder, objective, common.batch_for(objective, channels=count))
-        except CannotBuild as error:
-            if not isinstance(error.__cause__, BadInput):
-                raise
-            refused.append(f"{count} channels: {error}")
-        except (RuntimeError, IndexError, ValueError) as error:
-            raise Broken(f"with {count} channels {told(error)}; or raise BadInput") from None
-    if refused:
-        raise Skip("; ".join(refused))
+        encoder, objective = built(subject, task=task)
+        loss_of(encoder, objective, common.batch_for(objective, channels=count))
+
+    common.any_channels(attempt, "support them, or raise BadInput in the factory")
 
 
 def autocast(subject: Subject) -> None:
