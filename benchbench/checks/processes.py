@@ -105,18 +105,21 @@ def factory_at(file: str, module: str, name: str) -> Factory:
 def trained(
     factory: Factory, options: Any, exchange: Callable[[nn.Module, nn.Module], None]
 ) -> Tensor:
-    """The encoder's weights after some steps of plain gradient descent."""
+    """The losses of some steps of plain gradient descent, and the encoder's weights after them."""
     torch.manual_seed(0)
     encoder = Probe()
     objective = factory(encoder, TASK, **options)
     members = [p for p in (*encoder.parameters(), *objective.parameters()) if p.requires_grad]
     optimizer = torch.optim.SGD(members, lr=0.01)
+    losses = []
     for step in range(STEPS):
         torch.manual_seed(step)
         optimizer.zero_grad()
-        objective(encoder, common.batch_for(objective, seed=step)).backward()
+        loss = objective(encoder, common.batch_for(objective, seed=step))
+        loss.backward()
+        losses.append(loss.detach().float().view(1))
         exchange(encoder, objective)
         torch.nn.utils.clip_grad_norm_(members, 1.0)  # whatever the scale of the loss
         optimizer.step()
         objective.after_step(encoder)
-    return torch.cat([p.detach().flatten() for p in encoder.parameters()])
+    return torch.cat([*losses, *(p.detach().flatten() for p in encoder.parameters())])
