@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         DomainData,
         ImageFiles,
         Objective,
+        Supervised,
         Task,
         known_cross_entropy,
     )
@@ -33,6 +34,7 @@ __all__ = [
     "DomainData",
     "ImageFiles",
     "Objective",
+    "Supervised",
     "Task",
     "hookimpl",
     "known_cross_entropy",

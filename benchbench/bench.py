@@ -16,7 +16,7 @@ from benchbench.data.pack import Pack
 from benchbench.machine import Machine, keep_freed_memory
 from benchbench.plan import build_augmentation, build_encoder
 from benchbench.terms import TRAIN, Budget
-from benchbench.train import parameter_groups, train
+from benchbench.train import Views, parameter_groups, train
 
 SHAPES = {  # the encoder, and the side of its images
     "small_cnn@32": ("small_cnn", 32),
@@ -57,6 +57,7 @@ def measure(
     objective = catalog.resolve("objective", "simclr").build(encoder, pack.task)
     objective = objective.to(machine.device)
     augment = build_augmentation(catalog.pipeline(AUGMENTATION), pack.task)
+    views = Views(augment)
     images = resident(pack.images, machine.device)
     feed = Feed(pack, images, pack.domain_names, (), batch_size, 0, machine.device)
     batch = floats(feed(0).images)
@@ -68,9 +69,7 @@ def measure(
         def watch(done: int, loss: Tensor) -> None:
             ticks.append(now(machine))
 
-        train(
-            encoder, objective, augment, feed, budget, 0, precision=machine.precision, watch=watch
-        )
+        train(encoder, objective, views, feed, budget, 0, precision=machine.precision, watch=watch)
         return median(later - before for before, later in pairwise(ticks))
 
     bare = bare_step(encoder, objective, batch, budget, machine)

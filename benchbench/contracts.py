@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,8 @@ class Batch:
     labels: Tensor | None  # int64 [B]; UNKNOWN where the row's domain is not the labelled one
     domains: Tensor | None  # int64 [B]
     progress: float  # the share of the stage's steps already done, in [0, 1)
+    weak: tuple[Tensor, ...] = ()  # of the stage's weak augmentation, each as in views
+    small: tuple[Tensor, ...] = ()  # of its small one, each float32 [B, C, h, w]
 
 
 class Objective(nn.Module, ABC):
@@ -73,9 +76,19 @@ class Objective(nn.Module, ABC):
     parameter or a persistent buffer; a plain attribute is not kept.
     """
 
-    n_views: int = 2
+    n_views: int = 2  # by the stage's augmentation
+    n_weak: int = 0  # by its weak augmentation, which is none unless the suite says more
+    n_small: int = 0  # by its small augmentation, which the suite must name
     reads: frozenset[str] | set[str] = frozenset()  # of "labels", "domains"; the rest is hidden
     encoder_lr: float = 1.0  # the encoder's learning rate, as a multiple of the stage's
+    begins: Literal["fresh", "probe", "head"] = "fresh"  # whether, and with what, begin is called
+
+    def begin(self, head: nn.Linear) -> None:
+        """Take over a head for the encoder that the stage starts from, before the first step.
+
+        With ``begins = "probe"`` that is the readout `linear`, fitted to the labelled rows; with
+        ``"head"`` the classifier of the stage before, if that is a Supervised, else the probe.
+        """
 
     @abstractmethod
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
@@ -91,6 +104,25 @@ class Objective(nn.Module, ABC):
     @property
     def has_head(self) -> bool:
         return type(self).predict is not Objective.predict
+
+
+class Supervised(Objective):
+    """An objective with a linear head, which most that read labels have."""
+
+    n_views = 1
+    reads = frozenset({"labels"})
+
+    def __init__(self, encoder: nn.Module, task: Task) -> None:
+        super().__init__()
+        num_features: int = encoder.num_features  # type: ignore[assignment]
+        self.classifier = nn.Linear(num_features, task.num_classes)
+
+    def predict(self, z: Tensor) -> Tensor:
+        scores: Tensor = self.classifier(z)
+        return scores
+
+    def begin(self, head: nn.Linear) -> None:
+        self.classifier.load_state_dict(head.state_dict())
 
 
 def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

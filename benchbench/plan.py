@@ -1,6 +1,6 @@
 """What a suite means with this data on this machine: its cells, their keys, what cannot run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, reduce
 from importlib.metadata import version
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.catalog import Catalog, Choice
-from benchbench.contracts import Objective, Task
+from benchbench.contracts import Objective, Supervised, Task
 from benchbench.data.feed import Feed, resident, shares
 from benchbench.data.pack import Pack, Report, check_shift, prepare
 from benchbench.machine import Machine
 from benchbench.readout import resolve_readout
 from benchbench.record import Record, file_stem
 from benchbench.store import Store, key_of
-from benchbench.suite import Cell, Stage, Suite
+from benchbench.suite import Cell, Method, Stage, Suite
 from benchbench.terms import BadInput, derive_seed
-from benchbench.train import Augment
+from benchbench.train import Augment, Views, as_it_is
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,10 @@ class Link:
     stage: Stage
     depth: int
     objective: Choice
-    augmentations: tuple[Choice, ...]
+    views: Mapping[str, tuple[Choice, ...]]  # the augmentations of every kind of view it makes
     reads: tuple[str, ...]
     domains: tuple[str, ...]
+    start: str  # the key of the encoder it starts from
     key: str
 
 
@@ -42,8 +43,11 @@ class Facts:
 
     reads: tuple[str, ...]
     has_head: bool
+    begins: str
+    kinds: tuple[str, ...]  # of views it asks for: full, weak, small
     nbytes: int  # of both, in the store
     width: int  # num_features
+    linear_head: bool = False  # one that the next stage can begin with
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Plan:
             resolve_readout(method.readout)
             for stage in method.chain:
                 catalog.resolve("objective", stage.objective)
-                catalog.pipeline(stage.augmentation)
+                for text in (stage.augmentation, stage.weak, stage.small):
+                    catalog.pipeline(text or "none")
         pack = prepare(dataset.build(data), store.root / "packs", suite.split_seed, report)
         return cls(suite, catalog, dataset, pack, store, machine)
 
@@ -89,15 +94,18 @@ class Plan:
         links: list[Link] = []
         for depth, stage in enumerate(cell.method.chain):
             objective = self.catalog.resolve("objective", stage.objective)
-            augmentations = tuple(self.catalog.pipeline(stage.augmentation))
-            reads = self.facts(cell.method.encoder, stage.objective).reads
+            facts = self.facts(cell.method.encoder, stage.objective)
+            texts = {"full": stage.augmentation, "weak": stage.weak, "small": stage.small or "none"}
+            views = {kind: tuple(self.catalog.pipeline(texts[kind])) for kind in facts.kinds}
+            reads = facts.reads
             domains = cell.shift.seen(stage.sees, self.pack.domain_names)
+            start = key
             key = key_of(
                 {
-                    "previous": key,
+                    "previous": start,
                     "depth": depth,
                     "objective": _identity(objective),
-                    "augmentations": [_identity(choice) for choice in augmentations],
+                    "views": {kind: [_identity(c) for c in views[kind]] for kind in views},
                     "domains": domains,
                     "labelled": cell.labelled if "labels" in reads else (),
                     "budget": asdict(stage.budget),
@@ -107,7 +115,7 @@ class Plan:
                     "data": self.pack.fingerprint,
                 }
             )
-            links.append(Link(stage, depth, objective, augmentations, reads, domains, key))
+            links.append(Link(stage, depth, objective, views, reads, domains, start, key))
         return links
 
     def _first_key(self, cell: Cell) -> str:
@@ -167,13 +175,21 @@ class Plan:
     def _look(self, encoder: str, objective: str | None) -> Facts:
         network = build_encoder(self.catalog.resolve("encoder", encoder), self.pack.task, seed=0)
         if objective is None:
-            return Facts((), False, nbytes(network), cast(int, network.num_features))
+            width = cast(int, network.num_features)
+            return Facts((), False, "fresh", (), nbytes(network), width)
         built = self.catalog.resolve("objective", objective).build(network, self.pack.task)
         if not isinstance(built, Objective) or not set(built.reads) <= {"labels", "domains"}:
             raise BadInput(f"objective {objective} breaks the contract of Objective")
         size = nbytes(network) + nbytes(built)
+        wanted = {"full": built.n_views, "weak": built.n_weak, "small": built.n_small}
         return Facts(
-            tuple(sorted(built.reads)), built.has_head, size, cast(int, network.num_features)
+            tuple(sorted(built.reads)),
+            built.has_head,
+            built.begins,
+            tuple(kind for kind, count in wanted.items() if count),
+            size,
+            cast(int, network.num_features),
+            isinstance(built, Supervised),
         )
 
     def check(self, cell: Cell) -> None:
@@ -191,12 +207,40 @@ class Plan:
                     f"method {method.name}: {link.stage.objective} reads labels, but sees "
                     f"{link.stage.sees}, where there are none; labels = {method.labels!r}"
                 )
-            build_augmentation(link.augmentations, self.pack.task)
+            self._check_views(method, link)
+            self._check_beginning(method, link)
         if build_readout is None:
             last = method.chain[-1].objective if method.chain else None
             if not self.facts(method.encoder, last).has_head:
                 owner = last or "an untrained encoder"
                 raise BadInput(f"method {method.name}: {owner} has no head; use readout linear")
+
+    def _check_views(self, method: Method, link: Link) -> None:
+        views, name = build_views(link, self.pack.task), link.stage.objective
+        if "small" not in link.views:
+            return
+        if link.stage.small is None:
+            raise BadInput(
+                f"method {method.name}: {name} makes small views, but the stage does not say how; "
+                'set small = "swav_views(scale=(0.05, 0.14), size=…)", or ask it for none'
+            )
+        small = views.small(torch.zeros(2, *self.pack.task.image_shape))
+        encoder = build_encoder(self.catalog.resolve("encoder", method.encoder), self.pack.task, 0)
+        try:
+            encoder(small)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            size = " × ".join(map(str, small.shape[1:]))
+            raise BadInput(f"encoder {method.encoder} cannot read {size}: {error}") from None
+
+    def _check_beginning(self, method: Method, link: Link) -> None:
+        name, facts = link.stage.objective, self.facts(method.encoder, link.stage.objective)
+        before = method.chain[link.depth - 1].objective if link.depth else None
+        inherits = facts.begins == "head" and self.facts(method.encoder, before).linear_head
+        if facts.begins != "fresh" and not inherits and "labels" not in facts.reads:
+            raise BadInput(
+                f"method {method.name}: {name} goes on from the head of the stage before, and "
+                f"{before or 'an untrained encoder'} has none that it can take"
+            )
 
     def bytes_needed(self, cells: Sequence[Cell]) -> int:
         """About what the cells still have to write: encoders, features, and one checkpoint."""
@@ -237,6 +281,11 @@ def build_augmentation(choices: Sequence[Choice], task: Task) -> Augment:
     """One function that applies all steps in turn."""
     steps = [choice.build(task) for choice in choices]
     return lambda images: reduce(lambda x, step: step(x), steps, images)
+
+
+def build_views(link: Link, task: Task) -> Views:
+    built = {kind: build_augmentation(choices, task) for kind, choices in link.views.items()}
+    return Views(**{"full": as_it_is, **built})
 
 
 def nbytes(module: nn.Module) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchbench.features import Features
 from benchbench.spelling import instead, options_of, parse, settle, spell
@@ -42,13 +42,30 @@ def linear(*, penalties: int = 45, max_iter: int = 200) -> Fit:
         raise BadInput(f"readout linear needs a penalty and a step, not {penalties} and {max_iter}")
 
     def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
-        path = torch.logspace(-6, 5, penalties, dtype=torch.float64).tolist()
-        weights = logistic_path(train.z, train.labels, num_classes, path, max_iter)
-        right = [accuracy(with_bias(val.z) @ weight, val.labels) for weight in weights]
-        best = right.index(max(right))  # of equals the strongest penalty
-        return Fitted(lambda z: with_bias(z) @ weights[best], "source-val", {"C": path[best]})
+        weights, c = logistic_regression(train, val, num_classes, penalties, max_iter)
+        return Fitted(lambda z: with_bias(z) @ weights, "source-val", {"C": c})
 
     return fit
+
+
+def logistic_regression(
+    train: Features, val: Features, num_classes: int, penalties: int, max_iter: int
+) -> tuple[Tensor, float]:
+    """Weights [D + 1, K], the intercept last, and the C that is best on ``val``."""
+    path = torch.logspace(-6, 5, penalties, dtype=torch.float64).tolist()
+    weights = logistic_path(train.z, train.labels, num_classes, path, max_iter)
+    right = [accuracy(with_bias(val.z) @ weight, val.labels) for weight in weights]
+    best = right.index(max(right))  # of equals the strongest penalty
+    return weights[best], path[best]
+
+
+def probe(train: Features, val: Features, num_classes: int) -> nn.Linear:
+    """What the readout `linear` would predict with, for a stage to begin with."""
+    defaults = options_of(linear)
+    weights, _ = logistic_regression(train, val, num_classes, **defaults)
+    layer = nn.Linear(len(weights) - 1, num_classes)
+    layer.weight.data, layer.bias.data = weights[:-1].T.float().contiguous(), weights[-1].float()
+    return layer
 
 
 def knn(*, k: tuple[int, ...] = (1, 5, 10, 20, 50), temperature: float = 0.07) -> Fit:

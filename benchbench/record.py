@@ -23,6 +23,8 @@ class Part(BaseModel):
 class StageSpec(Part):
     objective: str  # with every default written out, as are the augmentation and the encoder
     augmentation: str
+    weak: str | None = None  # where the objective asks for such views
+    small: str | None = None
     sees: str
     reads: tuple[str, ...]  # what the objective gets to see beside the images
     domains: tuple[str, ...]  # whose rows it was given

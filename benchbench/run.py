@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.catalog import Choice, Plugin
-from benchbench.contracts import Objective
+from benchbench.contracts import Objective, Supervised
 from benchbench.data.pack import Pack
 from benchbench.features import Features, extract
-from benchbench.plan import Link, Plan, build_augmentation, build_encoder, stage_seed
-from benchbench.readout import Fitted, head, known, resolve_readout
+from benchbench.plan import Link, Plan, build_encoder, build_views, stage_seed
+from benchbench.readout import Fitted, head, known, probe, resolve_readout
 from benchbench.record import (
     SCHEMA_VERSION,
     Artifacts,
@@ -90,8 +90,10 @@ def trained(
     task, device = plan.pack.task, plan.machine.device
     encoder = build_encoder(plan.catalog.resolve("encoder", cell.method.encoder), task, cell.seed)
     encoder = encoder.to(device).to(memory_format=torch.channels_last)
-    objective, digest, costs = None, None, []
+    objective: Objective | None = None
+    digest, costs = None, []
     for link in links:
+        before = objective
         torch.manual_seed(derive_seed(stage_seed(cell, link.depth), "objective"))
         objective = link.objective.build(encoder, task).to(device)
         kept = plan.store.read("stages", link.key)
@@ -101,10 +103,28 @@ def trained(
             digest, spent, place = kept.sha256, kept.note["seconds"], kept.note["device"]
             plan.store.remove("checkpoints", link.key)  # of a run that was killed at its end
         else:
+            if objective.begins != "fresh":
+                objective.begin(first_head(cell, link, encoder, objective, before, plan))
             digest, spent = train_stage(cell, link, encoder, objective, plan, watcher)
             place = plan.machine.name
         costs.append(StageCost(seconds=spent, reused=reused, device=place))
     return encoder, objective, digest, tuple(costs)
+
+
+def first_head(
+    cell: Cell,
+    link: Link,
+    encoder: nn.Module,
+    objective: Objective,
+    before: Objective | None,
+    plan: Plan,
+) -> nn.Linear:
+    """The head that the objective begins with: that of the stage before, or a probe."""
+    if objective.begins == "head" and isinstance(before, Supervised):
+        return before.classifier
+    z = {domain: features(encoder, link.start, domain, plan) for domain in cell.labelled}
+    train_rows, val_rows = (known(rows_of(z, cell.labelled, s, plan.pack)) for s in (TRAIN, VAL))
+    return probe(train_rows, val_rows, plan.pack.task.num_classes).to(plan.machine.device)
 
 
 def train_stage(
@@ -122,7 +142,7 @@ def train_stage(
     losses = train(
         encoder,
         objective,
-        build_augmentation(link.augmentations, plan.pack.task),
+        build_views(link, plan.pack.task),
         plan.feed(cell, link),
         link.stage.budget,
         stage_seed(cell, link.depth),
@@ -221,7 +241,8 @@ def describe(
     used = [
         plan.dataset,
         encoder,
-        *(c for link in links for c in (link.objective, *link.augmentations)),
+        *(link.objective for link in links),
+        *(c for link in links for choices in link.views.values() for c in choices),
     ]
     seen = {domain for link in links for domain in link.domains} | set(cell.labelled)
     count = {domain: len(pack.rows(domain, TRAIN)) for domain in seen}
@@ -262,9 +283,15 @@ def describe(
 
 def stage_spec(link: Link) -> StageSpec:
     stage = link.stage
+    texts = {
+        kind: " | ".join(choice.text for choice in choices) or "none"
+        for kind, choices in link.views.items()
+    }
     return StageSpec(
         objective=link.objective.text,
-        augmentation=" | ".join(choice.text for choice in link.augmentations) or "none",
+        augmentation=texts.get("full", "none"),
+        weak=texts.get("weak"),
+        small=texts.get("small"),
         sees=stage.sees,
         reads=link.reads,
         domains=link.domains,
@@ -285,7 +312,10 @@ def seconds_per_step(cell: Cell, link: Link, plan: Plan, steps: int = 4) -> floa
     encoder = build_encoder(plan.catalog.resolve("encoder", cell.method.encoder), plan.pack.task, 0)
     encoder = encoder.to(plan.machine.device).to(memory_format=torch.channels_last)
     objective = link.objective.build(encoder, plan.pack.task).to(plan.machine.device)
-    augment, feed = build_augmentation(link.augmentations, plan.pack.task), plan.feed(cell, link)
+    if objective.begins != "fresh":
+        width = plan.facts(cell.method.encoder, None).width
+        objective.begin(nn.Linear(width, plan.pack.task.num_classes))
+    views, feed = build_views(link, plan.pack.task), plan.feed(cell, link)
     clock: list[float] = []
 
     def watch(step: int, loss: Tensor) -> None:
@@ -293,9 +323,7 @@ def seconds_per_step(cell: Cell, link: Link, plan: Plan, steps: int = 4) -> floa
         clock.append(time.perf_counter())
 
     budget = replace(link.stage.budget, steps=steps)
-    train(
-        encoder, objective, augment, feed, budget, 0, precision=plan.machine.precision, watch=watch
-    )
+    train(encoder, objective, views, feed, budget, 0, precision=plan.machine.precision, watch=watch)
     return (clock[-1] - clock[0]) / (steps - 1)
 
 

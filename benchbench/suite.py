@@ -32,6 +32,8 @@ class StageTable(Strict):
 
     objective: str | None = None
     augmentation: str | None = None  # "a | b(key=value)", or "none"
+    weak: str | None = None  # the same, for objectives that compare weak with strong views
+    small: str | None = None  # the same, for objectives that crop small views, too
     sees: Sees | None = None
     steps: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=2)
@@ -122,6 +124,8 @@ class Stage:
 
     objective: str
     augmentation: str
+    weak: str
+    small: str | None
     sees: Sees
     budget: Budget
 
@@ -227,7 +231,14 @@ def _stage(link: StageTable, method: MethodTable, suite: StageTable) -> Stage:
     merged: dict[str, Any] = {}
     for level in levels:
         merged |= {key: value for key, value in level.items() if key in StageTable.model_fields}
-    wanted = set(StageTable.model_fields) - {"augmentation", "sees", "weight_decay", "warmup"}
+    wanted = set(StageTable.model_fields) - {
+        "augmentation",
+        "weak",
+        "small",
+        "sees",
+        "weight_decay",
+        "warmup",
+    }
     if missing := sorted(wanted - merged.keys()):
         raise BadInput(f"a stage has no {missing[0]}; set it under [stage] or in its method")
     budget = Budget(
@@ -237,8 +248,14 @@ def _stage(link: StageTable, method: MethodTable, suite: StageTable) -> Stage:
         float(merged.get("weight_decay", 1e-4)),
         float(merged.get("warmup", 0.1)),
     )
-    augmentation, sees = merged.get("augmentation", "none"), merged.get("sees", "source+target")
-    return Stage(merged["objective"], augmentation, sees, budget)
+    return Stage(
+        merged["objective"],
+        merged.get("augmentation", "none"),
+        merged.get("weak", "none"),
+        merged.get("small"),
+        merged.get("sees", "source+target"),
+        budget,
+    )
 
 
 def _fields(name: str, below: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]]:

@@ -15,6 +15,20 @@ from benchbench.terms import Budget, Precision, derive_seed
 Augment = Callable[[Tensor], Tensor]
 Watch = Callable[[int, Tensor], None]  # after each step: steps done, the loss, on the device
 
+
+def as_it_is(images: Tensor) -> Tensor:
+    return images
+
+
+@dataclass(frozen=True)
+class Views:
+    """What makes views of each kind; an objective says how many of each it wants."""
+
+    full: Augment
+    weak: Augment = as_it_is
+    small: Augment = as_it_is
+
+
 CHECK_EVERY = 50  # steps between two looks at whether the loss is still a number
 
 
@@ -33,7 +47,7 @@ class Checkpoints:
 def train(
     encoder: nn.Module,
     objective: Objective,
-    augment: Augment,
+    views: Views,
     feed: Callable[[int], Rows],
     budget: Budget,
     seed: int,
@@ -59,7 +73,7 @@ def train(
     for step in range(start, budget.steps):
         for group in optimizer.param_groups:
             group["lr"] = group["scale"] * learning_rate(budget, step)
-        batch = make_batch(feed(step), augment, objective, seed, step, step / budget.steps)
+        batch = make_batch(feed(step), views, objective, seed, step, step / budget.steps)
         torch.manual_seed(derive_seed(seed, "model", step))
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             loss = objective(encoder, batch)
@@ -81,16 +95,18 @@ def train(
 
 
 def make_batch(
-    rows: Rows, augment: Augment, objective: Objective, seed: int, step: int, progress: float
+    rows: Rows, views: Views, objective: Objective, seed: int, step: int, progress: float
 ) -> Batch:
     """The views of a step, which depend on (seed, step) alone; undeclared reads stay hidden."""
     images = floats(rows.images)
     torch.manual_seed(derive_seed(seed, "views", step))
     return Batch(
-        views=tuple(augment(images) for _ in range(objective.n_views)),
+        views=tuple(views.full(images) for _ in range(objective.n_views)),
         labels=rows.labels if "labels" in objective.reads else None,
         domains=rows.domains if "domains" in objective.reads else None,
         progress=progress,
+        weak=tuple(views.weak(images) for _ in range(objective.n_weak)),
+        small=tuple(views.small(images) for _ in range(objective.n_small)),
     )
 
 

@@ -17,6 +17,7 @@ from benchbench.terms import Budget
 from benchbench.train import (
     Checkpoints,
     Diverged,
+    Views,
     learning_rate,
     make_batch,
     parameter_groups,
@@ -37,7 +38,7 @@ class Setting:
         self.encoder.to(memory_format=torch.channels_last)
         self.objective = catalog.resolve("objective", objective).build(self.encoder, task)
         steps = catalog.pipeline("noise | horizontal_flip")
-        self.augment = build_augmentation(steps, task)
+        self.views = Views(build_augmentation(steps, task))
         self.seed = seed
         domains = ("left", "right")
         self.feed = Feed(
@@ -53,7 +54,7 @@ class Setting:
         return train(
             self.encoder,
             self.objective,
-            self.augment,
+            self.views,
             self.feed,
             BUDGET,
             self.seed,
@@ -127,7 +128,7 @@ def test_rows_and_views_do_not_depend_on_the_objective(setting):
 def test_what_an_objective_does_not_read_is_hidden(setting):
     run = setting()
     for reads in (set(), {"labels"}, {"domains"}, {"labels", "domains"}):
-        batch = make_batch(run.feed(0), run.augment, Spy(reads, 1), 0, 0, 0.0)
+        batch = make_batch(run.feed(0), run.views, Spy(reads, 1), 0, 0, 0.0)
         assert (batch.labels is not None) == ("labels" in reads)
         assert (batch.domains is not None) == ("domains" in reads)
 
@@ -177,5 +178,5 @@ def test_on_a_gpu_the_loop_learns_as_on_the_cpu(catalog, tmp_path, objective):
     there.feed = Feed(
         there.pack, resident(there.pack.images, device), ("left", "right"), ("left",), 12, 0, device
     )
-    there.augment = here.augment = lambda images: images
+    there.views = here.views = Views(lambda images: images)
     assert there.train() == pytest.approx(here.train(), rel=1e-2)

@@ -230,7 +230,9 @@ def batch_for(
     """Rows of two domains, labels of the first, and what the objective does not read hidden."""
     generator = torch.Generator().manual_seed(seed)
     _, side, _ = task.image_shape
-    views = torch.rand(int(objective.n_views), rows, channels, side, side, generator=generator)
+    kinds = int(objective.n_views), int(objective.n_weak), int(objective.n_small)
+    shape = rows, channels, side, side
+    views, weak, small = (torch.rand(n, *shape, generator=generator) for n in kinds)
     index = torch.arange(rows)
     domains = index % min(2, task.num_domains)
     labels = (index // 2 % task.num_classes).masked_fill(domains == 1, -1)
@@ -239,6 +241,20 @@ def batch_for(
         labels=labels if "labels" in objective.reads else None,
         domains=domains if "domains" in objective.reads else None,
         progress=0.5,
+        weak=tuple(weak),
+        small=tuple(small[..., ::2, ::2]),
+    )
+
+
+def rebuilt(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with each of its tensors changed."""
+    return Batch(
+        views=tuple(map(change, batch.views)),
+        labels=None if batch.labels is None else change(batch.labels),
+        domains=None if batch.domains is None else change(batch.domains),
+        progress=batch.progress,
+        weak=tuple(map(change, batch.weak)),
+        small=tuple(map(change, batch.small)),
     )
 
 

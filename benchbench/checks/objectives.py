@@ -19,6 +19,7 @@ from benchbench.checks.subject import (
     Skip,
     Subject,
     bars,
+    begun,
     close,
     packed,
     short_run,
@@ -36,7 +37,7 @@ def built(subject: Subject, seed: int = 0, task: Task = TASK, width: int = 10) -
     """An encoder and the objective on it."""
     torch.manual_seed(seed)
     encoder = Probe(task, width)
-    return encoder, subject.build(encoder, task)
+    return encoder, begun(subject.build(encoder, task), encoder, task)
 
 
 def loss_of(encoder: Any, objective: Any, batch: Batch, seed: int = 0) -> Tensor:
@@ -65,6 +66,12 @@ def contract(subject: Subject) -> None:
         raise Broken(f"it reads {unknown}; there is {', '.join(sorted(READS))}")
     if type(objective.n_views) is not int or objective.n_views < 1:
         raise Broken(f"n_views = {objective.n_views!r}; it is a whole number of at least 1")
+    for name in ("n_weak", "n_small"):
+        count = getattr(objective, name)
+        if type(count) is not int or count < 0:
+            raise Broken(f"{name} = {count!r}; it is a whole number of at least 0")
+    if objective.begins not in ("fresh", "probe", "head"):
+        raise Broken(f'begins = {objective.begins!r}; it is "fresh", "probe" or "head"')
     if not 0 <= float(objective.encoder_lr) < float("inf"):
         raise Broken(f"encoder_lr = {objective.encoder_lr!r}; it is a factor of at least 0")
 
@@ -107,7 +114,11 @@ def input_unchanged(subject: Subject) -> None:
     batch = common.batch_for(objective)
     before = copy.deepcopy(batch)
     loss_of(encoder, objective, batch)
-    pairs = [*zip(batch.views, before.views, strict=True)]
+    pairs = [
+        (now, then)
+        for kind in ("views", "weak", "small")
+        for now, then in zip(getattr(batch, kind), getattr(before, kind), strict=True)
+    ]
     pairs += [
         (now, then)
         for now, then in ((batch.labels, before.labels), (batch.domains, before.domains))
@@ -229,12 +240,7 @@ def order_of_rows(subject: Subject) -> None:
     encoder, objective = built(subject)
     batch = common.batch_for(objective)
     order = torch.randperm(len(batch.views[0]), generator=torch.Generator().manual_seed(0))
-    mixed = Batch(
-        tuple(v[order] for v in batch.views),
-        None if batch.labels is None else batch.labels[order],
-        None if batch.domains is None else batch.domains[order],
-        batch.progress,
-    )
+    mixed = common.rebuilt(batch, lambda rows: rows[order])
     twin = copy.deepcopy((encoder, objective))
     one, other = loss_of(encoder, objective, batch), loss_of(*twin, mixed)
     if not close(one, other, 1e-3):
@@ -322,12 +328,7 @@ def devices(subject: Subject) -> None:
     encoder, objective = built(subject)
     encoder, objective = encoder.to("meta"), objective.to("meta")
     batch = common.batch_for(objective)
-    moved = Batch(
-        tuple(view.to("meta") for view in batch.views),
-        None if batch.labels is None else batch.labels.to("meta"),
-        None if batch.domains is None else batch.domains.to("meta"),
-        batch.progress,
-    )
+    moved = common.rebuilt(batch, lambda rows: rows.to("meta"))
     common.on_meta(lambda: loss_of(encoder, objective, moved))
 
 

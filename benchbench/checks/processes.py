@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchbench.checks import common
 from benchbench.checks.guard import unguarded
-from benchbench.checks.subject import TASK, Broken, Probe, Skip, Subject
+from benchbench.checks.subject import TASK, Broken, Probe, Skip, Subject, begun
 from benchbench.contracts import Objective
 
 STEPS, PATIENCE = 3, 60  # steps; seconds until two processes count as hung
@@ -108,7 +108,7 @@ def trained(
     """The losses of some steps of plain gradient descent, and the encoder's weights after them."""
     torch.manual_seed(0)
     encoder = Probe()
-    objective = factory(encoder, TASK, **options)
+    objective = begun(factory(encoder, TASK, **options), encoder, TASK)
     members = [p for p in (*encoder.parameters(), *objective.parameters()) if p.requires_grad]
     optimizer = torch.optim.SGD(members, lr=0.01)
     losses = []

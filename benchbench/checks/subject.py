@@ -15,7 +15,7 @@ from benchbench.contracts import DomainData, Objective, Task
 from benchbench.data.feed import Feed
 from benchbench.data.pack import Pack, prepare
 from benchbench.terms import TEST, TRAIN, VAL, BadInput, Budget, derive_seed
-from benchbench.train import Augment, Checkpoints, train
+from benchbench.train import Augment, Checkpoints, Views, train
 
 SIDE = 16  # of the images, in pixels
 CLASSES, DOMAINS = ("low", "middle", "high"), ("left", "right", "odd")
@@ -212,13 +212,13 @@ def short_run(
     torch.manual_seed(derive_seed(seed, "encoder"))
     encoder = make_encoder(pack.task)
     torch.manual_seed(derive_seed(seed, "objective"))
-    objective = make_objective(encoder, pack.task)
+    objective = begun(make_objective(encoder, pack.task), encoder, pack.task)
     device = torch.device("cpu")
     feed = Feed(pack, pack.images, (source, target), (source,), batch, seed, device)
     losses = train(
         encoder,
         objective,
-        augment or jittered,
+        Views(augment or jittered, small=shrunk),
         feed,
         Budget(steps, batch, lr, weight_decay=1e-4, warmup=0.1),
         seed,
@@ -227,6 +227,18 @@ def short_run(
         resume=resume,
     )
     return Trained(encoder, objective, losses)
+
+
+def begun(objective: Any, encoder: nn.Module, task: Task) -> Any:
+    """The objective with a head to begin with, if it wants one."""
+    if getattr(objective, "begins", "fresh") != "fresh":
+        objective.begin(nn.Linear(int(encoder.num_features), task.num_classes))  # type: ignore[arg-type]
+    return objective
+
+
+def shrunk(images: Tensor) -> Tensor:
+    """Small views: half of each side."""
+    return nn.functional.avg_pool2d(jittered(images), 2)
 
 
 def jittered(images: Tensor) -> Tensor:

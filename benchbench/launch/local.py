@@ -73,7 +73,8 @@ def estimate(plan: Plan, cells: Sequence[Cell]) -> tuple[int, float]:
         for link in plan.links(cell):
             if link.key in missing or plan.store.has("stages", link.key):
                 continue
-            texts = (link.objective.text, *(choice.text for choice in link.augmentations))
+            choices = [choice for kind in link.views.values() for choice in kind]
+            texts = (link.objective.text, *(choice.text for choice in choices))
             kind = (cell.method.encoder, link.stage.budget.batch_size, *texts)
             if kind not in pace:
                 pace[kind] = seconds_per_step(cell, link, plan)

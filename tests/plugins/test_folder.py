@@ -9,7 +9,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from benchbench import TEST, TRAIN, VAL, BadInput
-from benchbench_digits.tree import SUFFIXES, folder, unreadable
+from benchbench_files.tree import SUFFIXES, folder, unreadable
 
 
 @pytest.fixture

@@ -1,0 +1,12 @@
+"""Datasets of one's own, without code: ``folder`` of images, ``arrays`` in npz files."""
+
+from collections.abc import Callable
+
+from benchbench import DomainData, hookimpl
+from benchbench_files.arrays import arrays
+from benchbench_files.tree import folder
+
+
+@hookimpl
+def benchbench_datasets() -> dict[str, Callable[..., DomainData]]:
+    return {"arrays": arrays, "folder": folder}
