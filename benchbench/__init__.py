@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Supervised,
         Task,
         known_cross_entropy,
+        mean_where,
     )
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ __all__ = [
     "Task",
     "hookimpl",
     "known_cross_entropy",
+    "mean_where",
     "parametrize_with_checks",
 ]
 

@@ -1,10 +1,11 @@
-"""How far a training step is from the floor of the machine: both measured in one run."""
+"""Times, each as a ratio to a floor or a peer that is measured in the same run."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from benchbench.data.feed import Feed, resident
 from benchbench.data.pack import Pack
 from benchbench.machine import Machine, keep_freed_memory
 from benchbench.plan import build_augmentation, build_encoder
-from benchbench.terms import TRAIN, Budget
+from benchbench.readout import accuracy, logistic_path, with_bias
+from benchbench.terms import TRAIN, BadInput, Budget
 from benchbench.train import Views, parameter_groups, train
 
 SHAPES = {  # the encoder, and the side of its images
@@ -94,6 +96,133 @@ def measure(
     )
 
 
+@dataclass(frozen=True)
+class Relative:
+    """An objective's training step beside SimCLR's, medians of rounds side by side."""
+
+    objective: str
+    views: int  # that pass through the encoder with a gradient or without, small ones too
+    milliseconds: float
+    ratio: float  # to SimCLR's step
+    per_view: float  # to SimCLR's step, each for one of its views
+
+
+def compare_objectives(
+    catalog: Catalog, machine: Machine, shape: str, batch_size: int, rounds: int, steps: int
+) -> tuple[list[Relative], dict[str, str]]:
+    """Every objective as its factory has it, on its own views; and why some cannot be tried."""
+    keep_freed_memory()
+    text, side = SHAPES[shape]
+    pack = random_pack(side, rows=2 * batch_size)
+    full = build_augmentation(catalog.pipeline(AUGMENTATION), pack.task)
+    small = catalog.resolve("augmentation", f"random_resized_crop(size={side // 2})")
+    views = Views(full, small=build_augmentation([small], pack.task))
+    images = resident(pack.images, machine.device)
+    domains = pack.domain_names
+    feed = Feed(pack, images, domains, domains[:1], batch_size, 0, machine.device)
+    budget = Budget(steps + 1, batch_size, lr=1e-4, weight_decay=1e-4, warmup=0.1)
+
+    def built(name: str) -> tuple[nn.Module, Objective]:
+        encoder = build_encoder(catalog.resolve("encoder", text), pack.task, seed=0)
+        objective = catalog.resolve("objective", name).build(encoder, pack.task)
+        if objective.begins != "fresh":
+            width: int = encoder.num_features  # type: ignore[assignment]
+            objective.begin(nn.Linear(width, pack.task.num_classes))
+        encoder = encoder.to(machine.device).to(memory_format=torch.channels_last)
+        return encoder, objective.to(machine.device)
+
+    def pace(encoder: nn.Module, objective: Objective) -> float:
+        ticks: list[float] = []
+
+        def watch(done: int, loss: Tensor) -> None:
+            ticks.append(now(machine))
+
+        train(encoder, objective, views, feed, budget, 0, precision=machine.precision, watch=watch)
+        return median(later - before for before, later in pairwise(ticks))
+
+    yardstick = built("simclr")
+    pace(*yardstick)
+    measured, left_out = [], {}
+    for name in sorted(name for kind, name in catalog.entries if kind == "objective"):
+        try:
+            one = built(name)
+        except BadInput as error:
+            left_out[name] = str(error)
+            continue
+        pace(*one)
+        pairs = [(pace(*yardstick), pace(*one)) for _ in range(rounds)]
+        ratio = median(mine / theirs for theirs, mine in pairs)
+        count = one[1].n_views + one[1].n_weak + one[1].n_small
+        milliseconds = 1e3 * median(mine for _, mine in pairs)
+        measured.append(Relative(name, count, milliseconds, ratio, ratio * 2 / count))
+    return measured, left_out
+
+
+def compare_readout(
+    rows: int = 10_000, width: int = 512, classes: int = 10, penalties: int = 45
+) -> dict[str, Any]:
+    """The readout `linear` beside scikit-learn's LogisticRegression, a fit for each penalty.
+
+    On overlapping classes of correlated features; both objectives are evaluated in float64.
+    """
+    from warnings import catch_warnings, simplefilter
+
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+
+    generator = torch.Generator().manual_seed(0)
+    spectrum = torch.arange(1, width + 1, dtype=torch.float32) ** -0.5
+    turn = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
+    centres = torch.randn(classes, width, generator=generator)
+
+    def drawn(count: int) -> tuple[Tensor, Tensor]:
+        labels = torch.randint(classes, (count,), generator=generator)
+        noise = 4 * torch.randn(count, width, generator=generator)
+        return ((centres[labels] + noise) * spectrum) @ turn, labels
+
+    (z, labels), (val_z, val_labels) = drawn(rows), drawn(rows // 5)
+    path = torch.logspace(-6, 5, penalties, dtype=torch.float64).tolist()
+    start = time.perf_counter()
+    ours = list(logistic_path(z, labels, classes, path, max_iter=200))
+    mine = time.perf_counter() - start
+    theirs = []
+    start = time.perf_counter()
+    for c in path:
+        with catch_warnings():
+            simplefilter("ignore")  # of iterations that were not enough
+            model = LogisticRegression(C=c, max_iter=1000)
+            model.fit(z.double().numpy(), labels.numpy())
+        weight = torch.from_numpy(model.coef_).T
+        theirs.append(torch.cat([weight, torch.from_numpy(model.intercept_)[None]]))
+    peer = time.perf_counter() - start
+
+    def value(weight: Tensor, c: float) -> float:
+        log_p = (with_bias(z) @ weight).log_softmax(1)
+        decay = weight[:-1].square().sum() / (2 * rows * c)
+        return float(decay - log_p.gather(1, labels[:, None]).mean())
+
+    excess = [value(a, c) / value(b, c) - 1 for a, b, c in zip(ours, theirs, path, strict=True)]
+    right = [accuracy(with_bias(val_z) @ weight, val_labels) for weight in ours]
+    right_theirs = [accuracy(with_bias(val_z) @ weight, val_labels) for weight in theirs]
+    best = right.index(max(right))
+    told, told_theirs = ((with_bias(val_z) @ w[best]).argmax(1) for w in (ours, theirs))
+    return {
+        "rows": rows,
+        "width": width,
+        "classes": classes,
+        "penalties": penalties,
+        "seconds": mine,
+        "scikit_learn_seconds": peer,
+        "ratio": mine / peer,
+        "penalties_above_scikit_learn": sum(e > 1e-9 for e in excess),
+        "largest_excess": max(excess),
+        "smallest_excess": min(excess),
+        "chosen_c": path[best],
+        "scikit_learn_chosen_c": path[right_theirs.index(max(right_theirs))],
+        "equal_predictions": (told == told_theirs).double().mean().item(),
+        "validation_accuracy": max(right),
+    }
+
+
 def bare_step(
     encoder: nn.Module, objective: Objective, images: Tensor, budget: Budget, machine: Machine
 ) -> Callable[[], None]:
@@ -133,8 +262,10 @@ def now(machine: Machine) -> float:
 
 
 def random_pack(side: int, rows: int) -> Pack:
+    """Random images of two domains and ten classes."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (rows, 3, side, side), dtype=torch.uint8, generator=generator)
-    labels = torch.zeros(rows, dtype=torch.int64)
+    labels, domains = torch.arange(rows) % 10, torch.arange(rows) % 2
     split = torch.full_like(labels, TRAIN)
-    return Pack(images, labels, labels, split, ("any",), ("random",), "none", "random")
+    classes = tuple(map(str, range(10)))
+    return Pack(images, labels, domains, split, classes, ("one", "other"), "none", "random")

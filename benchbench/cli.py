@@ -436,7 +436,7 @@ def check(plugins: tuple[str, ...], data: Path, verbose: bool, as_json: bool) ->
 
 @main.command()
 @plugin_options
-@click.argument("shape", default="resnet18@32")
+@click.argument("what", default="resnet18@32")
 @click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=2))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1))
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(min=2))
@@ -444,7 +444,7 @@ def check(plugins: tuple[str, ...], data: Path, verbose: bool, as_json: bool) ->
 @device_option
 @click.option("--json", "as_json", is_flag=True)
 def bench(
-    shape: str,
+    what: str,
     batch_size: int,
     rounds: int,
     steps: int,
@@ -452,16 +452,38 @@ def bench(
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure a training step against its floor. SHAPE: resnet18@32, resnet50@224, ..."""
+    """Measure WHAT: a training step against its floor (resnet18@32, resnet50@224, ...), the step of
+    every objective against SimCLR's (objectives:small_cnn@32, ...), or the linear readout against
+    scikit-learn (readout)."""
     from dataclasses import asdict
 
-    from benchbench.bench import SHAPES, measure
+    from tabulate import tabulate
+
+    from benchbench.bench import SHAPES, compare_objectives, compare_readout, measure
     from benchbench.machine import Machine
     from benchbench.spelling import instead
 
+    if what == "readout":
+        figures = compare_readout()
+        lines = (f"{name.replace('_', ' ')}  {value:.6g}" for name, value in figures.items())
+        click.echo(json.dumps(figures, indent=1) if as_json else "\n".join(lines))
+        return
+    shape = what.removeprefix("objectives:")
     if shape not in SHAPES:
-        raise BadInput(f"no shape is named {shape!r}; {instead(shape, SHAPES)}")
+        known = [*SHAPES, *(f"objectives:{name}" for name in SHAPES), "readout"]
+        raise BadInput(f"there is no measurement {what!r}; {instead(what, known)}")
     machine = Machine.choose(device, precision)
+    if what != shape:
+        table, left_out = compare_objectives(catalog(), machine, shape, batch_size, rounds, steps)
+        if as_json:
+            click.echo(json.dumps([asdict(row) for row in table], indent=1))
+            return
+        headers = ("objective", "views", "step, ms", "× simclr", "× simclr, per view")
+        cells = [tuple(asdict(row).values()) for row in table]
+        click.echo(tabulate(cells, headers, "github", floatfmt=".2f"))
+        for name, reason in left_out.items():
+            click.echo(f"{name}: {reason}")
+        return
     report = measure(catalog(), machine, shape, batch_size, rounds, steps)
     if as_json:
         click.echo(json.dumps(asdict(report), indent=1))

@@ -126,9 +126,18 @@ class Supervised(Objective):
 
 
 def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over the rows whose label is known, in float32; zero if there is none."""
-    total = F.cross_entropy(logits.float(), labels, ignore_index=UNKNOWN, reduction="sum")
+    """Mean cross-entropy over the rows whose label is known, in float32 or better.
+
+    Zero if there is none.
+    """
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    total = F.cross_entropy(exact, labels, ignore_index=UNKNOWN, reduction="sum")
     return total / (labels != UNKNOWN).sum().clamp(min=1)
+
+
+def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of ``values`` [B] over the rows that are ``chosen``, bool [B]; zero if none is."""
+    return torch.where(chosen, values, 0.0).sum() / chosen.sum().clamp(min=1)
 
 
 def floats(images: Tensor) -> Tensor:

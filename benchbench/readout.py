@@ -5,9 +5,13 @@ open is chosen on ``val``, which is labelled source as ``train`` is; ``unlabelle
 [N, D] of the training rows of source and target. Only features enter; `head` is the objective's.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -156,6 +160,48 @@ def pfa(*, t: int = 2) -> Fit:
     return fit
 
 
+def zero_shot(*, embeddings: str = "", sha256: str = "") -> Fit:
+    """The class whose text is nearest (CLIP, Radford et al. 2021, arXiv:2103.00020, section 3.1.2).
+
+    ``embeddings`` is an .npy file of floats [num_classes, D], a row for each class in the dataset's
+    order, from the text tower that belongs to the encoder, which must keep its projection. The
+    record holds the file's ``sha256``.
+    """
+    text = torch.from_numpy(read_embeddings(embeddings)).double()
+
+    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
+        if text.shape != (num_classes, train.z.shape[1]):
+            raise BadInput(
+                f"readout zero_shot: {embeddings} is of shape {list(text.shape)}, but there are "
+                f"{num_classes} classes and {train.z.shape[1]} features"
+            )
+        directions = F.normalize(text, dim=1).T
+        return Fitted(lambda z: F.normalize(z.double(), dim=1) @ directions, "last")
+
+    return fit
+
+
+def read_embeddings(path: str) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"readout zero_shot: embeddings = {path!r} cannot be read: {error}"
+        ) from None
+    if array.ndim != 2 or array.dtype.kind != "f" or not np.isfinite(array).all():
+        raise BadInput(f"readout zero_shot: {path} should hold finite floats [num_classes, D]")
+    return array
+
+
+def with_digest(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the sha256 of the file they name; BadInput if another was asked for."""
+    read_embeddings(options["embeddings"])
+    found = hashlib.sha256(Path(options["embeddings"]).read_bytes()).hexdigest()
+    if options["sha256"] not in ("", found):
+        raise BadInput(f"readout zero_shot: {options['embeddings']} is not the file of this sha256")
+    return {**options, "sha256": found}
+
+
 def class_sums(features: Features, num_classes: int) -> Tensor:
     """float64 [K, D]"""
     return F.one_hot(features.labels, num_classes).double().T @ features.z.double()
@@ -184,7 +230,9 @@ READOUTS: Mapping[str, Callable[..., Fit]] = {
     "knn": knn,
     "prototype": prototype,
     "pfa": pfa,
+    "zero_shot": zero_shot,
 }
+PINNED = {"zero_shot": with_digest}  # what reads a file is spelled with the file's content
 HEAD = "head"
 
 
@@ -197,6 +245,7 @@ def resolve_readout(text: str) -> tuple[str, Callable[[], Fit] | None]:
         raise BadInput(f"no readout is named {name!r}; {instead(name, [*READOUTS, HEAD])}")
     factory = READOUTS[name]
     options = settle(f"readout {name}", options_of(factory), chosen)
+    options = PINNED.get(name, dict)(options)
     return spell(name, options), lambda: factory(**options)
 
 

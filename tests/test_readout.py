@@ -1,5 +1,7 @@
 """Readouts against scikit-learn and plain loops."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from benchbench.readout import (
     linear,
     logistic_path,
     pfa,
+    probe,
     prototype,
     resolve_readout,
     ridge,
@@ -170,3 +173,46 @@ def test_an_unknown_readout_is_refused(text, sentence):
 def test_a_readout_is_spelled_with_its_defaults():
     assert resolve_readout("knn(k=[3])")[0] == "knn(k=(3,), temperature=0.07)"
     assert resolve_readout("head") == ("head", None)
+
+
+def test_zero_shot_is_the_cosine_with_the_embedding_of_each_text(tmp_path):
+    train, test = blobs(20), blobs(30, seed=1)
+    text = np.random.default_rng(0).normal(size=(4, 20)).astype(np.float32)
+    np.save(tmp_path / "text.npy", text)
+    spelled, build = resolve_readout(f"zero_shot(embeddings={str(tmp_path / 'text.npy')!r})")
+    fitted = build()(train, train, train.z, 4)
+    for row, scores in zip(test.z.numpy(), fitted.scores(test.z), strict=True):
+        wanted = [row @ t / np.linalg.norm(row) / np.linalg.norm(t) for t in text]
+        assert scores.tolist() == pytest.approx(wanted, abs=1e-6)
+    digest = hashlib.sha256((tmp_path / "text.npy").read_bytes()).hexdigest()
+    assert f"sha256='{digest}'" in spelled  # another file is another readout
+    assert resolve_readout(spelled)[0] == spelled
+    np.save(tmp_path / "text.npy", 2 * text)
+    with pytest.raises(BadInput, match="is not the file of this sha256"):
+        resolve_readout(spelled)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "zero_shot: embeddings = .* cannot be read: .*No such file"),
+        (np.zeros((4, 20), np.int64), "should hold finite floats"),
+        (np.full((4, 20), np.nan), "should hold finite floats"),
+        (np.ones((3, 20)), r"is of shape \[3, 20\], but there are 4 classes and 20 features"),
+    ],
+)
+def test_embeddings_that_do_not_fit_are_refused(content, words, tmp_path):
+    path = tmp_path / "text.npy"
+    if content is not None:
+        np.save(path, content)
+    with pytest.raises(BadInput, match=words):
+        resolve_readout(f"zero_shot(embeddings={str(path)!r})")[1]()(
+            blobs(20), blobs(20), blobs(20).z, 4
+        )
+
+
+def test_a_probe_is_the_readout_linear_as_a_layer():
+    train, val = blobs(200), blobs(60, seed=1)
+    layer, fitted = probe(train, val, 4), linear()(train, val, train.z, 4)
+    with torch.no_grad():
+        assert torch.allclose(layer(val.z).double(), fitted.scores(val.z), rtol=1e-3, atol=1e-3)

@@ -5,11 +5,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import benchbench_adversarial
 import benchbench_augmentations
+import benchbench_clustering
 import benchbench_contrastive
 import benchbench_digits
 import benchbench_encoders
+import benchbench_files
 import benchbench_invariance
+import benchbench_pretext
+import benchbench_selftraining
+import benchbench_siamese
 import benchbench_supervised
 from benchbench import BadInput, Objective, hookimpl
 from benchbench.catalog import Catalog, Loader, Plugin, source_digest
@@ -58,10 +64,24 @@ class Unstable(Objective):
         return loss * torch.nan
 
 
+def shrink(task):
+    """Small views, of half of each side."""
+    return lambda images: torch.nn.functional.avg_pool2d(images, 2)
+
+
+def vanish(task):
+    """Small views in which nothing is left."""
+    return lambda images: images[:, :, :0, :0]
+
+
 class TinyPlugin:
     @hookimpl
     def benchbench_datasets(self):
         return {"tiny": tiny}
+
+    @hookimpl
+    def benchbench_augmentations(self):
+        return {"shrink": shrink, "vanish": vanish}
 
     @hookimpl
     def benchbench_objectives(self):
@@ -69,11 +89,17 @@ class TinyPlugin:
 
 
 MODULES = (
+    benchbench_adversarial,
     benchbench_augmentations,
+    benchbench_clustering,
     benchbench_contrastive,
     benchbench_digits,
     benchbench_encoders,
+    benchbench_files,
     benchbench_invariance,
+    benchbench_pretext,
+    benchbench_selftraining,
+    benchbench_siamese,
     benchbench_supervised,
 )
 

@@ -18,7 +18,6 @@ from benchbench.checks.subject import (
     TASK,
     Broken,
     CannotBuild,
-    Probe,
     Skip,
     Subject,
     told,
@@ -206,7 +205,7 @@ def use(subject: Subject, **options: Any) -> None:
     elif kind == "augmentation":
         subject.build(TASK, **options)(images_for(subject))
     else:
-        encoder = Probe()
+        encoder = subject.probe()
         objective = subject.build(encoder, TASK, **options)
         objective(encoder, batch_for(objective)).backward()
         objective.after_step(encoder)

@@ -36,7 +36,7 @@ COLLAPSED = 0.75  # mean cosine of two images' features; first-party objectives 
 def built(subject: Subject, seed: int = 0, task: Task = TASK, width: int = 10) -> Any:
     """An encoder and the objective on it."""
     torch.manual_seed(seed)
-    encoder = Probe(task, width)
+    encoder = subject.probe(task, width)
     return encoder, begun(subject.build(encoder, task), encoder, task)
 
 
@@ -173,12 +173,12 @@ def seeded(subject: Subject) -> None:
 
 
 def run(subject: Subject, *args: Any, **options: Any) -> Any:
-    return short_run(Probe, subject.build, *args, **options)
+    return short_run(subject.probe, subject.build, *args, **options)
 
 
 def resumes(subject: Subject) -> None:
     """Training interrupted at any step and resumed equals training without interruption."""
-    resumed_as_uninterrupted(Probe, subject.build)
+    resumed_as_uninterrupted(subject.probe, subject.build)
 
 
 def state_is_complete(subject: Subject) -> None:
@@ -219,7 +219,8 @@ def momentum_without_gradient(subject: Subject) -> None:
 def healthy(subject: Subject) -> None:
     """Sixty steps at a common learning rate leave finite losses and features that differ."""
     try:
-        trained = short_run(DeepProbe, subject.build, steps=60, batch=24, lr=0.03)
+        probe = DeepProbe if subject.probe is Probe else subject.probe
+        trained = short_run(probe, subject.build, steps=60, batch=24, lr=0.03)
     except Diverged as error:
         raise Broken(f"{error} of 60; bound the loss, or normalise what it multiplies") from None
     if trained.objective.encoder_lr == 0:

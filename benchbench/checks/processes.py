@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchbench.checks import common
 from benchbench.checks.guard import unguarded
-from benchbench.checks.subject import TASK, Broken, Probe, Skip, Subject, begun
+from benchbench.checks.subject import TASK, Broken, Skip, Subject, begun
 from benchbench.contracts import Objective
 
 STEPS, PATIENCE = 3, 60  # steps; seconds until two processes count as hung
@@ -26,8 +26,8 @@ def two_processes_as_one(subject: Subject) -> None:
     """Broken if two processes with the same rows end at weights that one would not reach."""
     if not torch.distributed.is_available() or sys.platform == "win32":
         raise Skip("torch.distributed is not available here")
-    factory, options = subject.entry.factory, subject.entry.options
-    alone = trained(factory, options, lambda encoder, objective: None)
+    factory, options, probe = subject.entry.factory, subject.entry.options, subject.probe
+    alone = trained(factory, options, probe, lambda encoder, objective: None)
     with unguarded(), tempfile.TemporaryDirectory() as folder:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["benchbench.checks.subject"])
@@ -35,7 +35,9 @@ def two_processes_as_one(subject: Subject) -> None:
         file = getattr(module, "__file__", None) or ""
         place = (file, module.__name__ if module else "", getattr(factory, "__qualname__", ""))
         ranks = [
-            context.Process(target=one_rank, args=(rank, Path(folder), place, options), daemon=True)
+            context.Process(
+                target=one_rank, args=(rank, Path(folder), place, options, probe), daemon=True
+            )
             for rank in range(2)
         ]
         for process in ranks:
@@ -64,7 +66,9 @@ def two_processes_as_one(subject: Subject) -> None:
         )
 
 
-def one_rank(rank: int, folder: Path, place: tuple[str, str, str], options: Any) -> None:
+def one_rank(
+    rank: int, folder: Path, place: tuple[str, str, str], options: Any, probe: Any
+) -> None:
     """One of the two. What goes wrong is left as a file."""
     torch.set_num_threads(1)
     try:
@@ -82,7 +86,7 @@ def one_rank(rank: int, folder: Path, place: tuple[str, str, str], options: Any)
                     torch.distributed.all_reduce(parameter.grad)
                     parameter.grad /= 2
 
-        weights = trained(factory_at(*place), options, average)
+        weights = trained(factory_at(*place), options, probe, average)
         torch.save(weights, folder / f"weights-{rank}")
         torch.distributed.destroy_process_group()
     except BaseException as error:
@@ -103,11 +107,11 @@ def factory_at(file: str, module: str, name: str) -> Factory:
 
 
 def trained(
-    factory: Factory, options: Any, exchange: Callable[[nn.Module, nn.Module], None]
+    factory: Factory, options: Any, probe: Any, exchange: Callable[[nn.Module, nn.Module], None]
 ) -> Tensor:
     """The losses of some steps of plain gradient descent, and the encoder's weights after them."""
     torch.manual_seed(0)
-    encoder = Probe()
+    encoder = probe()
     objective = begun(factory(encoder, TASK, **options), encoder, TASK)
     members = [p for p in (*encoder.parameters(), *objective.parameters()) if p.requires_grad]
     optimizer = torch.optim.SGD(members, lr=0.01)

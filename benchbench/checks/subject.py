@@ -53,6 +53,24 @@ class Subject:
         except (Exception, SystemExit) as error:
             raise CannotBuild(told(error)) from error
 
+    @property
+    def probe(self) -> type["Probe | TokenProbe"]:
+        """The encoder that an objective is tried on: a transformer, if it refuses a convolution."""
+
+        def chosen() -> type[Probe | TokenProbe]:
+            try:
+                self.build(Probe(), TASK)
+            except CannotBuild as error:
+                if isinstance(error.__cause__, BadInput):
+                    try:
+                        self.build(TokenProbe(), TASK)
+                    except CannotBuild:
+                        raise error from error.__cause__
+                    return TokenProbe
+            return Probe
+
+        return self._kept("probe", chosen)
+
     def lacks_files(self, error: CannotBuild) -> bool:
         """A dataset that refuses to be built is no fault of its plugin's: its data are not here."""
         return self.entry.kind == "dataset" and isinstance(error.__cause__, BadInput)
@@ -123,6 +141,31 @@ class DeepProbe(Probe):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.last(torch.relu(self.norm(self.convolution(images))).flatten(1))
+
+
+class TokenProbe(nn.Module):
+    """A vision transformer of one block, for what refuses a convolution."""
+
+    def __init__(self, task: Task = TASK, num_features: int = 10) -> None:
+        from timm.models.vision_transformer import VisionTransformer
+
+        super().__init__()
+        self.num_features = num_features
+        channels, height, width = task.image_shape
+        self.transformer = VisionTransformer(
+            img_size=(height, width),
+            patch_size=4,
+            in_chans=channels,
+            num_classes=0,
+            global_pool="avg",
+            embed_dim=num_features,
+            depth=1,
+            num_heads=1,
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.transformer(images)
+        return features
 
 
 class Reader(Objective):

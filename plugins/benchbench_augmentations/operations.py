@@ -9,24 +9,29 @@ from torch import Tensor
 
 
 def resized_crop(
-    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor
+    images: Tensor,
+    top: Tensor,
+    left: Tensor,
+    height: Tensor,
+    width: Tensor,
+    shape: tuple[int, int],
 ) -> Tensor:
-    """Boxes of whole pixels inside the image, brought back to H × W: bilinear, antialiased."""
-    rows = resize_weights(top, height, images.shape[2])
-    columns = resize_weights(left, width, images.shape[3])
+    """Boxes of whole pixels inside the image, brought to ``shape``: bilinear, antialiased."""
+    rows = resize_weights(top, height, images.shape[2], shape[0])
+    columns = resize_weights(left, width, images.shape[3], shape[1])
     return along_both_axes(rows, images, columns)
 
 
-def resize_weights(start: Tensor, length: Tensor, side: int) -> Tensor:
-    """How much of each input pixel (last axis) each output pixel takes: [B, side, side].
+def resize_weights(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
+    """How much of each input pixel (last axis) each output pixel takes: [B, size, side].
 
     A triangle that falls to zero within one input pixel, or one output pixel if that is larger.
     What lies outside the box is cut off, and the rest made to sum to one.
     """
     start, length = start[:, None, None], length[:, None, None]
     pixels = torch.arange(side, device=start.device) + 0.5
-    step = length / side  # input pixels per output pixel
-    centres = start + step * pixels[:, None]
+    step = length / size  # input pixels per output pixel
+    centres = start + step * (torch.arange(size, device=start.device) + 0.5)[:, None]
     weights = (1 - (pixels - centres).abs() / step.clamp(min=1)).clamp_(min=0)
     weights *= (pixels > start) & (pixels < start + length)
     return weights / weights.sum(2, keepdim=True)
@@ -51,7 +56,7 @@ def band(kernels: Tensor, reach: Tensor, side: int) -> Tensor:
 
 def along_both_axes(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
     """``rows @ image @ columns.T``. The weights sum to one, so only rounding can pass 1."""
-    across = (images.flatten(1, 2) @ columns.mT).view_as(images)
+    across = (images.flatten(1, 2) @ columns.mT).unflatten(1, images.shape[1:3])
     return (rows[:, None] @ across).clamp_(max=1)
 
 
@@ -65,6 +70,19 @@ def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
     return blend(grey(images), images, factor)
+
+
+def adjust_sharpness(images: Tensor, factor: Tensor) -> Tensor:
+    """From a blur over 3 × 3 pixels, which leaves the border alone, at 0, to beyond the image."""
+    channels, height, width = images.shape[1:]
+    if min(height, width) < 3:
+        return images
+    weights = torch.ones(3, 3, device=images.device)
+    weights[1, 1] = 5
+    kernel = (weights / 13).expand(channels, 1, 3, 3)
+    blurred = images.clone()
+    blurred[:, :, 1:-1, 1:-1] = F.conv2d(images, kernel, groups=channels)
+    return blend(blurred, images, factor)
 
 
 def grey(images: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def mlp(*sizes: int, last_norm: bool = False) -> nn.Sequential:
 
 def cosine(p: Tensor, z: Tensor) -> Tensor:
     """Mean cosine of rows [B, D]; no gradient reaches ``z``."""
-    return F.cosine_similarity(p.float(), z.detach().float(), dim=1).mean()
+    return F.cosine_similarity(p, z.detach(), dim=1).mean()
 
 
 class SimSiam(Objective):
@@ -41,8 +41,8 @@ class SimSiam(Objective):
         self.predictor = mlp(width, max(width // 4, 2), width)
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
-        z = [self.projector(encoder(view)) for view in batch.views]
-        p = [self.predictor(each) for each in z]
+        z = [self.projector(encoder(view)).float() for view in batch.views]
+        p = [self.predictor(each).float() for each in z]
         return -(cosine(p[0], z[1]) + cosine(p[1], z[0])) / 2
 
 
@@ -63,11 +63,11 @@ class Momentum(Objective):
         self.average = copy.deepcopy(nn.Sequential(encoder, projector)).requires_grad_(False)
 
     def targets(self, batch: Batch) -> list[Tensor]:
-        """What the average makes of the views."""
+        """What the average makes of the views, float32."""
         self.progress = batch.progress
         with torch.no_grad():
             self.average.train()
-            return [self.average(view) for view in batch.views]
+            return [self.average(view).float() for view in batch.views]
 
     @torch.no_grad()
     def after_step(self, encoder: nn.Module) -> None:
@@ -98,7 +98,7 @@ class BYOL(Momentum):
         self.predictor = mlp(width, hidden, width)
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
-        p = [self.predictor(self.projector(encoder(view))) for view in batch.views]
+        p = [self.predictor(self.projector(encoder(view))).float() for view in batch.views]
         z = self.targets(batch)
         return 4 - 2 * cosine(p[0], z[1]) - 2 * cosine(p[1], z[0])
 
@@ -133,7 +133,7 @@ class MoCo(Momentum):
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
         query = F.normalize(self.projector(encoder(batch.views[0])).float(), dim=1)
-        self.keys = F.normalize(self.targets(batch)[1].float(), dim=1)
+        self.keys = F.normalize(self.targets(batch)[1], dim=1)
         with torch.autocast(query.device.type, enabled=False):
             return info_nce(query, self.keys, self.queue, self.temperature)
 
@@ -177,7 +177,7 @@ class MoCoV3(Momentum):
         self.temperature = temperature
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
-        queries = [self.predictor(self.projector(encoder(view))) for view in batch.views]
+        queries = [self.predictor(self.projector(encoder(view))).float() for view in batch.views]
         keys = self.targets(batch)
         with torch.autocast(keys[0].device.type, enabled=False):
             return sum(
@@ -186,9 +186,92 @@ class MoCoV3(Momentum):
             )
 
 
+class DINO(Momentum):
+    """Self-distillation with no labels (Caron et al. 2021, arXiv:2104.14294, algorithm 1).
+
+    Each large view is a target for all other views, of which ``small`` are of the stage's small
+    augmentation. Targets are centred, by an average that keeps 0.9, and sharpened; their
+    temperature rises linearly from 0.04 to ``target_temperature`` over the first 30 % of the stage.
+    The last layer, whose rows have norm 1, stays as it is for the first 1 %.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        task: Task,
+        *,
+        small: int = 4,
+        momentum: float = 0.996,
+        temperature: float = 0.1,
+        target_temperature: float = 0.07,
+        hidden: int = 512,
+        width: int = 128,
+        outputs: int = 1024,
+    ) -> None:
+        check_sizes("dino", hidden, width, outputs)
+        check_temperature("dino", min(temperature, target_temperature))
+        if small < 0:
+            raise BadInput(f"dino: small = {small} should not be negative")
+        head = nn.Sequential(
+            nn.Linear(encoder.num_features, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, width),
+            Directions(width, outputs),
+        )
+        super().__init__(encoder, head, momentum)
+        self.n_small = small
+        self.temperature, self.target_temperature = temperature, target_temperature
+        self.register_buffer("centre", torch.zeros(outputs))
+
+    def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
+        self.projector[-1].frozen = batch.progress < 0.01
+        seen = [encoder(torch.cat(kind)) for kind in (batch.views, batch.small) if kind]
+        students = self.projector(torch.cat(seen)).float().chunk(len(batch.views + batch.small))
+        targets = self.targets(batch)
+        self.latest = torch.cat(targets).mean(0)
+        rise = min(batch.progress / 0.3, 1.0)
+        sharp = 0.04 + (self.target_temperature - 0.04) * rise
+        wanted = [((scores - self.centre) / sharp).softmax(1) for scores in targets]
+        return cross_view(wanted, [scores / self.temperature for scores in students])
+
+    @torch.no_grad()
+    def after_step(self, encoder: nn.Module) -> None:
+        super().after_step(encoder)
+        self.centre.lerp_(self.latest, 0.1)
+
+
+class Directions(nn.Module):
+    """Cosines with some directions."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, width))
+        self.frozen = False
+
+    def forward(self, z: Tensor) -> Tensor:
+        weight = self.weight.detach() if self.frozen else self.weight
+        return F.normalize(z, dim=1) @ F.normalize(weight, dim=1).T
+
+
+def cross_view(wanted: list[Tensor], logits: list[Tensor]) -> Tensor:
+    """Mean cross-entropy of each view's logits [B, K] with the wanted shares of every other view.
+
+    The first views of ``logits`` are those of ``wanted``, in the same order.
+    """
+    pairs = [
+        -(share * scores.log_softmax(1)).sum(1).mean()
+        for i, share in enumerate(wanted)
+        for j, scores in enumerate(logits)
+        if i != j
+    ]
+    return torch.stack(pairs).mean()
+
+
 def two_tau_nce(query: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """2 τ times the cross-entropy of telling each query's own key from the batch's."""
-    query, keys = F.normalize(query.float(), dim=1), F.normalize(keys.float(), dim=1)
+    query, keys = F.normalize(query, dim=1), F.normalize(keys, dim=1)
     own = torch.arange(len(query), device=query.device)
     return 2 * temperature * F.cross_entropy(query @ keys.T / temperature, own)
 
@@ -205,4 +288,4 @@ def check_temperature(owner: str, temperature: float) -> None:
 
 @hookimpl
 def benchbench_objectives():
-    return {"byol": BYOL, "moco": MoCo, "moco_v3": MoCoV3, "simsiam": SimSiam}
+    return {"byol": BYOL, "dino": DINO, "moco": MoCo, "moco_v3": MoCoV3, "simsiam": SimSiam}

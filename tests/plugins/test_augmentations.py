@@ -11,7 +11,9 @@ import torchvision.transforms.v2.functional as reference
 from torchvision.transforms import InterpolationMode
 
 from benchbench import BadInput, Task
-from benchbench_augmentations import benchbench_augmentations, draw_boxes, operations
+from benchbench_augmentations import benchbench_augmentations, operations
+from benchbench_augmentations.simple import draw_boxes
+from benchbench_augmentations.strong import operations_at
 
 SHAPES = [(1, 32, 32), (3, 32, 32), (3, 64, 48), (3, 7, 10)]
 FACTORIES = benchbench_augmentations()
@@ -79,9 +81,11 @@ def watch(monkeypatch):
 # Operations
 
 
+@pytest.mark.parametrize("size", [None, 12, 40])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_crops_are_torchvisions(shape):
+def test_crops_are_torchvisions(shape, size):
     height, width = shape[1:]
+    wanted_size = (height, width) if size is None else (size, size)
     boxes = [
         (0, 0, height, width),
         (0, 0, 1, width),  # one pixel high
@@ -98,17 +102,18 @@ def test_crops_are_torchvisions(shape):
     boxes = torch.cat([torch.tensor(boxes), torch.stack([top, left, tall, wide], 1)]).T
     images = make_images(boxes.shape[1], shape)
     wanted = each(
-        lambda *a: reference.resized_crop(*a, [height, width], BILINEAR, antialias=True),
+        lambda *a: reference.resized_crop(*a, list(wanted_size), BILINEAR, antialias=True),
         images,
         *boxes,
     )
-    assert_close(operations.resized_crop(images, *boxes), wanted)
+    assert_close(operations.resized_crop(images, *boxes, wanted_size), wanted)
 
 
 def test_the_whole_image_as_a_box_changes_nothing():
     images = make_images(2, (3, 64, 48))
     zero = torch.zeros(2)
-    assert torch.equal(operations.resized_crop(images, zero, zero, zero + 64, zero + 48), images)
+    whole = zero, zero, zero + 64, zero + 48
+    assert torch.equal(operations.resized_crop(images, *whole, (64, 48)), images)
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5, 9, 13])  # 13 reaches from border to border of 7
@@ -121,12 +126,12 @@ def test_blurs_are_torchvisions(shape, kernel_size):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", ["adjust_brightness", "adjust_contrast", "adjust_saturation"])
-def test_brightness_contrast_and_saturation_are_torchvisions(name, shape):
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "sharpness"])
+def test_brightness_contrast_saturation_and_sharpness_are_torchvisions(name, shape):
     factor = torch.cat([torch.tensor([0.0, 1.0, 2.0]), between(0, 2, 21)])
     images = make_images(len(factor), shape)
-    wanted = each(getattr(reference, name), images, factor)
-    assert_close(getattr(operations, name)(images, factor), wanted)
+    wanted = each(getattr(reference, f"adjust_{name}"), images, factor)
+    assert_close(getattr(operations, f"adjust_{name}")(images, factor), wanted)
 
 
 @pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
@@ -210,7 +215,121 @@ def test_what_has_no_parameters_is_torchvisions(name, options, theirs, shape):
     assert_close(build(name, shape, p=1.0, **options)(images), each(theirs, images))
 
 
+RAND_AUGMENT = T.RandAugment(interpolation=BILINEAR)
+NAMES = [
+    "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color",
+    "Contrast", "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize",
+]  # fmt: skip
+
+
+def theirs_of_two_ways(name, magnitude, image):
+    """What torchvision's RandAugment does at a magnitude, with either sign where it has one."""
+    magnitudes, signed = RAND_AUGMENT._AUGMENTATION_SPACE[name]
+    strengths = magnitudes(31, *image.shape[1:])
+    strength = 0.0 if strengths is None else float(strengths[magnitude])
+    return [
+        RAND_AUGMENT._apply_image_or_video_transform(
+            image, name, way * strength, BILINEAR, {torch.Tensor: None}
+        )
+        for way in ((1, -1) if signed else (1,))
+    ]
+
+
+@pytest.mark.parametrize("magnitude", [0, 9, 30])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("Shear")])
+def test_operations_of_randaugment_are_torchvisions(name, magnitude):
+    """But for shears, which are about the corner there and about the centre here."""
+    torch.manual_seed(0)
+    images = (make_images(6, (3, 24, 32)) * 255).round().to(torch.uint8)
+    step = operations_at(magnitude / 30, 24, 32, fill=0.0)[NAMES.index(name)]
+    ours = (step(images.float() / 255) * 255).round()
+    for image, mine in zip(images, ours, strict=True):
+        both = [wanted.float() for wanted in theirs_of_two_ways(name, magnitude, image)]
+        assert min((mine - wanted).abs().max() for wanted in both) <= 2.01  # it rounds twice
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_shears_of_randaugment_slide_rows_or_columns_by_the_tangent(way, monkeypatch):
+    monkeypatch.setattr(
+        "benchbench_augmentations.strong.sign", lambda x: torch.full((len(x),), float(way))
+    )
+    along_rows, along_columns = operations_at(1.0, 21, 21, fill=0.0)[1:3]
+    line = torch.zeros(1, 1, 21, 21)
+    line[..., 10] = 1  # upright
+    moved = along_rows(line)[0, 0]
+    centre = (moved * torch.arange(21)).sum(1) / moved.sum(1)
+    slope = (centre[15] - centre[5]) / 10
+    assert slope.abs() == pytest.approx(0.3, abs=0.01)
+    assert_close(along_columns(line.mT).mT, along_rows(line))
+
+
 # What is drawn
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_randaugment_deals_out_its_operations_evenly(n, monkeypatch):
+    """Operation k adds 100 ** k, so that a result tells which were applied."""
+    steps = [lambda x, k=k: x + 4.0**k for k in range(14)]
+    monkeypatch.setattr("benchbench_augmentations.strong.operations_at", lambda *args: steps)
+    torch.manual_seed(0)
+    applied = torch.zeros(14)
+    augment = build("randaugment", (3, 1, 1), n=n)
+    for _ in range(50):
+        values = augment(torch.zeros(28, 3, 1, 1, dtype=torch.float64))[:, 0, 0, 0].long()
+        digits = torch.stack([values // 4**k % 4 for k in range(14)], 1)
+        assert (digits.sum(1) == n).all()
+        if n == 1:
+            assert (digits.sum(0) == 2).all()
+        applied += digits.sum(0)
+    assert (applied == applied[0]).all() or applied.std() < 0.1 * applied.mean()
+    few = torch.stack([augment(torch.zeros(3, 3, 1, 1))[:, 0, 0, 0] for _ in range(300)])
+    assert len(few.unique()) >= 14
+
+
+def test_a_cut_square_has_the_size_asked_for_and_may_jut_out():
+    torch.manual_seed(0)
+    black = (build("cutout", size=0.5, fill=1.0)(torch.zeros(4000, 3, 32, 32)) == 1)[:, 0]
+    heights, widths = black.any(2).sum(1), black.any(1).sum(1)
+    assert torch.equal(black.sum((1, 2)), heights * widths)
+    assert heights.max() == 16 and heights.min() in (7, 8) and widths.max() == 16
+    assert heights.float().mean() == pytest.approx(14, abs=0.2)  # 16 but for what juts out
+    assert black[:, 0, 0].any() and black[:, 16, 16].any()
+
+
+PRESETS = sorted(name for name in FACTORIES if name.endswith("_views") or name == "wilds_strong")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_work_on_colour_images_of_any_shape(name):
+    torch.manual_seed(0)
+    view = build(name, (3, 40, 24))(make_images(5, (3, 40, 24)))
+    assert view.shape == (5, 3, 40, 24) and view.min() >= 0 and view.max() <= 1
+
+
+def test_small_views_are_squares_of_the_size_asked_for():
+    view = build("swav_views", scale=(0.05, 0.14), size=12)(make_images(5, (3, 40, 24)))
+    assert view.shape == (5, 3, 12, 12)
+
+
+def test_the_presets_jitter_as_their_papers_say(watch):
+    strengths = {}
+    for name in ("simclr_views", "moco_views", "byol_views"):
+        calls = watch("adjust_brightness", "adjust_saturation", "adjust_hue")
+        torch.manual_seed(0)
+        build(name, (3, 2, 2))(torch.zeros(20_000, 3, 2, 2))
+        jitters = {}
+        for operation, (factor,) in calls:
+            jitters.setdefault(operation, factor)
+        strengths[name] = [
+            round((factor - (0 if "hue" in operation else 1)).abs().max().item(), 2)
+            for operation, factor in sorted(jitters.items())
+        ]
+        calls.clear()
+    assert strengths == {
+        "simclr_views": [0.8, 0.2, 0.8],
+        "moco_views": [0.4, 0.1, 0.4],
+        "byol_views": [0.4, 0.1, 0.2],
+    }
 
 
 @pytest.mark.parametrize(
@@ -415,6 +534,11 @@ def test_nothing_is_read_back_from_the_device(name):
     ("name", "options"),
     [
         *((name, {"p": p}) for name in WITH_P for p in (-0.1, 1.1, math.nan)),
+        ("random_resized_crop", {"size": 0}),
+        ("randaugment", {"n": 0}),
+        ("randaugment", {"magnitude": 31}),
+        ("randaugment", {"fill": 1.5}),
+        ("cutout", {"size": 1.5}),
         ("random_resized_crop", {"scale": (0.5, 0.2)}),
         ("random_resized_crop", {"scale": (0.5, 1.2)}),
         ("random_resized_crop", {"scale": (0.5,)}),

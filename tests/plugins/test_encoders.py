@@ -80,3 +80,41 @@ def test_an_encoder_that_cannot_read_the_images_is_refused(catalog):
 
 def test_width_is_the_number_of_channels_of_the_first_layer():
     assert SmallCNN(SMALL, width=6).blocks[0][0].out_channels == 6
+
+
+def test_the_projection_of_a_clip_tower_is_what_its_texts_are_compared_with():
+    name = "vit_xsmall_patch16_clip_224"
+    plain, projected = (
+        timm_encoder(SMALL, model=name, projection=flag).eval() for flag in (False, True)
+    )
+    missing, extra = projected.load_state_dict(plain.state_dict(), strict=False)
+    assert extra == [] and {key.split(".")[1] for key in missing} == {"head"}
+    images = torch.rand(2, *SMALL.image_shape)
+    with torch.no_grad():
+        wanted = projected.model.head(plain(images))
+        assert torch.allclose(projected(images), wanted, atol=1e-5)
+    assert projected.num_features == wanted.shape[1] != plain.num_features
+    with pytest.raises(BadInput, match="projection is for the image towers of CLIP, not for resn"):
+        timm_encoder(SMALL, projection=True)
+
+
+def test_transformers_read_small_views_too():
+    encoder = timm_encoder(SMALL, model="vit_tiny_patch16_224").eval()
+    with torch.no_grad():
+        assert encoder(torch.rand(2, 3, 16, 16)).shape == (2, encoder.num_features)
+
+
+def test_a_standardised_image_has_neither_brightness_nor_contrast_of_its_own():
+    torch.manual_seed(0)
+    encoder = SmallCNN(SMALL, width=8, standardise=True).eval()
+    images = torch.rand(4, *SMALL.image_shape)
+    with torch.no_grad():
+        assert torch.allclose(encoder(images), encoder(images * 0.9 + 0.1), rtol=0.05, atol=0.01)
+        assert encoder(torch.zeros(2, *SMALL.image_shape)).isfinite().all()
+    plain = SmallCNN(SMALL, width=8).eval()
+    plain.load_state_dict(encoder.state_dict())
+    with torch.no_grad():
+        unit = (images - images.mean((1, 2, 3), keepdim=True)) / (
+            images.std((1, 2, 3), keepdim=True) + 0.05
+        )
+        assert torch.allclose(plain(unit), encoder(images), atol=1e-5)

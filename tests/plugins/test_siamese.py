@@ -1,23 +1,22 @@
-"""SimSiam, BYOL and MoCo against their formulas, and their averages and queues."""
+"""What SimSiam, BYOL, MoCo and DINO put into their losses, their averages, queues and centre."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from losses import normal, softmax
 
 from benchbench import Batch
 from benchbench.checks.subject import TASK, Probe
-from benchbench_siamese import BYOL, MoCo, MoCoV3, SimSiam, cosine, info_nce, two_tau_nce
+from benchbench_siamese import BYOL, DINO, MoCo, MoCoV3, SimSiam, cosine
 
 
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def batch(progress=0.0, rows=8):
-    views = torch.rand(2, rows, *TASK.image_shape, generator=torch.Generator().manual_seed(0))
-    return Batch(tuple(views), None, None, progress)
+def batch(progress=0.0, rows=8, small=0):
+    generator = torch.Generator().manual_seed(0)
+    views = torch.rand(2, rows, *TASK.image_shape, generator=generator)
+    crops = torch.rand(small, rows, 3, 8, 8, generator=generator)
+    return Batch(tuple(views), None, None, progress, small=tuple(crops))
 
 
 def built(factory, **options):
@@ -28,29 +27,6 @@ def built(factory, **options):
 
 def unit(rows):
     return [row / np.linalg.norm(row) for row in rows.detach().double().numpy()]
-
-
-def test_info_nce_is_the_share_of_the_own_key():
-    query, keys, queue = (
-        torch.nn.functional.normalize(normal(n, 4, seed=n), dim=1) for n in (5, 5, 9)
-    )
-    keys = keys.roll(1, 0)
-    total = 0.0
-    for q, k in zip(query.numpy(), keys.numpy(), strict=True):
-        own = math.exp(q @ k / 0.3)
-        total -= math.log(own / (own + sum(math.exp(q @ other / 0.3) for other in queue.numpy())))
-    assert info_nce(query, keys, queue, 0.3).item() == pytest.approx(total / 5, abs=1e-9)
-
-
-def test_moco_v3s_loss_is_two_tau_times_cross_entropy():
-    query, keys, tau = normal(6, 4), normal(6, 4, seed=1), 0.2
-    q, k = unit(query), unit(keys)
-    total = 0.0
-    for i in range(6):
-        shares = [math.exp(q[i] @ k[j] / tau) for j in range(6)]
-        total -= math.log(shares[i] / sum(shares))
-    wanted = 2 * tau * total / 6
-    assert two_tau_nce(query.float(), keys.float(), tau).item() == pytest.approx(wanted, abs=1e-5)
 
 
 @pytest.mark.parametrize("factory", [SimSiam, BYOL])
@@ -117,3 +93,35 @@ def test_a_queue_shorter_than_a_batch_keeps_the_last_keys():
     keys = objective.keys.clone()
     objective.after_step(encoder)
     assert torch.equal(objective.queue, keys[-5:])
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.15, 0.8])
+def test_dino_sharpens_centres_and_compares_every_other_view(progress):
+    encoder, objective = built(DINO, small=3, outputs=20)
+    given = batch(progress, small=3)
+    objective.centre.copy_(normal(20))
+    value = objective(encoder, given).item()
+    sharp = 0.04 + 0.03 * min(progress / 0.3, 1)
+    centre = objective.centre.double().numpy()
+    seen = [encoder(torch.cat(kind)) for kind in (given.views, given.small)]
+    scores = objective.projector(torch.cat(seen)).double().detach().numpy().reshape(5, 8, 20)
+    targets = [objective.average(view).double().detach().numpy() for view in given.views]
+    terms = []
+    for i, target in enumerate(targets):
+        for j, student in enumerate(scores):
+            if i != j:
+                shares = [softmax((row - centre) / sharp) for row in target]
+                rows = zip(shares, student / 0.1, strict=True)
+                terms += [-np.sum(share * np.log(softmax(row))) for share, row in rows]
+    assert value == pytest.approx(np.mean(terms), abs=1e-4)
+
+
+def test_dinos_centre_keeps_nine_tenths_and_its_last_layer_waits():
+    encoder, objective = built(DINO, small=0, outputs=20)
+    objective(encoder, batch(0.005)).backward()
+    assert objective.projector[-1].weight.grad is None
+    wanted = 0.1 * torch.cat([objective.average(view) for view in batch().views]).mean(0)
+    objective.after_step(encoder)
+    assert torch.allclose(objective.centre, wanted, atol=1e-5)
+    objective(encoder, batch(0.01)).backward()
+    assert objective.projector[-1].weight.grad.abs().max() > 0

@@ -1,0 +1,56 @@
+"""Predictions on unlabelled rows should be certain and of many classes."""
+
+import torch
+from torch import Tensor, nn
+
+from benchbench import UNKNOWN, BadInput, Batch, Supervised, Task, known_cross_entropy
+
+
+class MCC(Supervised):
+    """Minimum class confusion (Jin et al. 2020, arXiv:1912.03699, equations 2 to 7)."""
+
+    def __init__(
+        self, encoder: nn.Module, task: Task, *, weight: float = 1.0, temperature: float = 2.5
+    ) -> None:
+        if temperature <= 0:
+            raise BadInput(f"mcc: temperature = {temperature} should be positive")
+        super().__init__(encoder, task)
+        self.weight, self.temperature = weight, temperature
+
+    def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
+        logits = self.predict(encoder(batch.views[0])).float()
+        with torch.autocast(logits.device.type, enabled=False):
+            confused = class_confusion(logits, batch.labels == UNKNOWN, self.temperature)
+        return known_cross_entropy(logits, batch.labels) + self.weight * confused
+
+
+def class_confusion(logits: Tensor, chosen: Tensor, temperature: float) -> Tensor:
+    """How much probability pairs of different classes share on the ``chosen`` rows of [B, K].
+
+    Rows count 1 + exp(−entropy), with mean 1; each class's row of the confusion has sum 1.
+    """
+    p = (logits / temperature).softmax(1)
+    weight = (1 + (p * p.clamp(min=1e-12).log()).sum(1).exp()) * chosen
+    weight = (chosen.sum() * weight / weight.sum().clamp(min=1e-12)).detach()
+    confusion = p.T @ (weight[:, None] * p)
+    confusion = confusion / confusion.sum(1, keepdim=True).clamp(min=1e-12)
+    return (confusion.sum() - confusion.trace()) / p.shape[1]
+
+
+class BNM(Supervised):
+    """Batch nuclear-norm maximisation (Cui et al. 2020, arXiv:2003.12237, equation 10)."""
+
+    def __init__(self, encoder: nn.Module, task: Task, *, weight: float = 1.0) -> None:
+        super().__init__(encoder, task)
+        self.weight = weight
+
+    def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
+        logits = self.predict(encoder(batch.views[0])).float()
+        norm = batch_nuclear_norm(logits, batch.labels == UNKNOWN)
+        return known_cross_entropy(logits, batch.labels) - self.weight * norm
+
+
+def batch_nuclear_norm(logits: Tensor, chosen: Tensor) -> Tensor:
+    """The sum of singular values of the probabilities of the n ``chosen`` rows, over n."""
+    p = logits.softmax(1) * chosen[:, None]
+    return torch.linalg.matrix_norm(p, "nuc") / chosen.sum().clamp(min=1)
