@@ -16,8 +16,8 @@ class DANN(Supervised):
     """Domain-adversarial training (Ganin et al. 2016, arXiv:1505.07818).
 
     A discriminator tells domains apart; its gradient reaches the encoder reversed, scaled by
-    ``weight`` times 2 / (1 + exp(-10 progress)) - 1 (section 5.2.2). Its two layers of ``width`` are
-    as wide as the paper's for its larger problems and those of WILDS.
+    ``weight`` times 2 / (1 + exp(-10 progress)) - 1 (section 5.2.2). Its two layers of ``width``
+    are as wide as the paper's for its larger problems and those of WILDS.
     """
 
     reads = {"labels", "domains"}
