@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -20,12 +21,23 @@ SKIPS = {  # of what is not a dataset without its files: why a check does not ap
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory) -> Path:
-    """Two domains of two classes, as `folder` finds them."""
+    """Two domains of two classes, as `folder` and `arrays` find them."""
     folder = tmp_path_factory.mktemp("images")
     for n in range(80):
         place = folder / ("art" if n % 2 else "photo") / ("cat" if n // 2 % 2 else "dog")
         place.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 8), (3 * n, 255 - 3 * n, 90)).save(place / f"{n}.png")
+    rng, number = np.random.default_rng(0), np.arange(80)
+    np.savez(
+        folder / "two.npz",
+        images=rng.integers(0, 256, (80, 8, 8, 3), np.uint8),
+        labels=number // 2 % 2,
+        label_names=["cat", "dog"],
+        domain=number % 2,
+        domain_names=["art", "photo"],
+        split=(number >= 60).astype(int),
+        split_names=["train", "test"],
+    )
     return folder
 
 
@@ -37,7 +49,8 @@ def root(tmp_path_factory) -> Path:
     ],
 )
 def test_every_first_party_entry_passes_every_check(check, root, scratch, kept):
-    subject = kept.setdefault(check.entry.name, Subject(check.entry, root, scratch))
+    place = check.entry.kind, check.entry.name
+    subject = kept.setdefault(place, Subject(check.entry, root, scratch))
     outcome = Check(subject, check.test).run()
     assert outcome.status in ("passed", "skipped"), outcome.message
     if outcome.status == "skipped":
@@ -52,7 +65,7 @@ def scratch(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kept() -> dict[str, Subject]:
+def kept() -> dict[tuple[str, str], Subject]:
     """Subjects share what was built of them."""
     return {}
 

@@ -384,6 +384,41 @@ class NoViews(Spread):
     n_views = 0
 
 
+class HalfAView(Spread):
+    """Wants half a weak view."""
+
+    n_weak = 0.5
+
+
+class BeginsWarm(Spread):
+    """Begins in a way that there is not."""
+
+    begins = "warm"
+
+
+class ChangesWeakViews(Spread):
+    """Darkens a weak view in place."""
+
+    n_weak = 1
+
+    def forward(self, encoder, batch):
+        batch.weak[0].mul_(0.5)
+        return super().forward(encoder, batch)
+
+
+class KeepsItsHeadAside(Labelled):
+    """Takes over a head in begin, in a plain attribute that a resumed run does not have."""
+
+    begins = "head"
+
+    def begin(self, head):
+        self.offset = float(head.bias.detach().sum())
+
+    def forward(self, encoder, batch):
+        self.offset = self.offset * 0.9
+        return super().forward(encoder, batch) * (1 + self.offset**2)
+
+
 class NegativeRate(Spread):
     """Climbs."""
 
@@ -895,6 +930,7 @@ DEFECTS = [
     ("objective", Seeds, "leaves_the_world_alone", "seeds torch's generator; leave that to"),
     ("objective", ChangesViews, "input_unchanged", "work on copies"),
     ("objective", ChangesLabels, "input_unchanged", "work on copies"),
+    ("objective", ChangesWeakViews, "input_unchanged", "changes its batch in place"),
     ("objective", LossPerRow, "loss", r"has shape \(12,\); take its mean"),
     ("objective", LossAsNumber, "loss", "returns float, not a tensor; leave .item"),
     ("objective", LossNotFinite, "loss", r"-inf on an ordinary batch; look for log\(0\)"),
@@ -923,6 +959,9 @@ DEFECTS = [
     ("objective", NoObjective, "contract", "derive it from benchbench.Objective"),
     ("objective", ReadsTypo, "contract", "it reads label; there is domains, labels"),
     ("objective", NoViews, "contract", "n_views = 0; it is a whole number of at least 1"),
+    ("objective", HalfAView, "contract", "n_weak = 0.5; it is a whole number of at least 0"),
+    ("objective", BeginsWarm, "contract", "begins = 'warm'; it is"),
+    ("objective", KeepsItsHeadAside, "resumes", "interrupted after step"),
     ("objective", NegativeRate, "contract", "encoder_lr = -1.0"),
     ("objective", ColourMeans, "channels", "with 4 channels .* or raise BadInput"),
     ("objective", OneWidthWorks, "options_build", "width=9 is taken, but .* refuse it with"),

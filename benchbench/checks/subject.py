@@ -136,10 +136,13 @@ class DeepProbe(Probe):
 
     def __init__(self, task: Task = TASK, num_features: int = 10) -> None:
         super().__init__(task, num_features)
-        side = -(-task.image_shape[1] // 2)
+        self.shape = task.image_shape[1:]
+        side = -(-self.shape[0] // 2)
         self.last = nn.Linear(num_features * side * side, num_features)
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.shape[2:] != self.shape:  # a small view
+            images = nn.functional.interpolate(images, self.shape)
         return self.last(torch.relu(self.norm(self.convolution(images))).flatten(1))
 
 

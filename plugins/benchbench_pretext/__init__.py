@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from benchbench import Objective, hookimpl
 from benchbench_pretext.masked import MAE
-from benchbench_pretext.rotation import Rotation
+from benchbench_pretext.rotation import RotNet
 
 
 @hookimpl
 def benchbench_objectives() -> dict[str, Callable[..., Objective]]:
-    return {"mae": MAE, "rotation": Rotation}
+    return {"mae": MAE, "rotnet": RotNet}

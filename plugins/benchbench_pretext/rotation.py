@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from benchbench import BadInput, Batch, Objective, Task
 
 
-class Rotation(Objective):
+class RotNet(Objective):
     """Tell by how many quarters an image was turned (Gidaris et al. 2018, arXiv:1803.07728).
 
     A control without positive pairs. Each image is turned one way, drawn anew at every step, where
@@ -19,7 +19,7 @@ class Rotation(Objective):
     def __init__(self, encoder: nn.Module, task: Task) -> None:
         _, height, width = task.image_shape
         if height != width:
-            raise BadInput(f"rotation needs square images, not {height} × {width}")
+            raise BadInput(f"rotnet needs square images, not {height} × {width}")
         super().__init__()
         self.quarters = nn.Linear(encoder.num_features, 4)
 

@@ -8,7 +8,7 @@ from losses import normal
 from benchbench import BadInput, Batch, Task
 from benchbench.checks.subject import TASK, Probe, TokenProbe
 from benchbench_encoders import timm_encoder
-from benchbench_pretext import MAE, Rotation
+from benchbench_pretext import MAE, RotNet
 from benchbench_pretext.masked import normalised_patches, visible_tokens
 from benchbench_pretext.rotation import turned
 
@@ -22,7 +22,7 @@ def test_turned_images_are_those_of_rot90():
 def test_rotation_is_cross_entropy_with_the_quarters_drawn():
     torch.manual_seed(0)
     encoder = Probe()
-    objective = Rotation(encoder, TASK)
+    objective = RotNet(encoder, TASK)
     images = torch.rand(9, 3, 16, 16)
     torch.manual_seed(1)
     value = objective(encoder, Batch((images,), None, None, 0.0))
@@ -33,8 +33,8 @@ def test_rotation_is_cross_entropy_with_the_quarters_drawn():
 
 
 def test_rotation_needs_square_images():
-    with pytest.raises(BadInput, match="rotation needs square images, not 16 × 8"):
-        Rotation(Probe(), Task((3, 16, 8), 2, 2))
+    with pytest.raises(BadInput, match="rotnet needs square images, not 16 × 8"):
+        RotNet(Probe(), Task((3, 16, 8), 2, 2))
 
 
 @pytest.fixture
