@@ -43,6 +43,7 @@ def kept(plan, record, number=-1):
         '"lp_ft"',
         "\"swav(small=2, prototypes=6) > fixmatch(start='head')\"",
         '"simclr > dann"',
+        "\"erm > sentry(start='head') > pseudo_label(start='head')\"",
         '"dino(small=2, outputs=16) > finetune"',
         '"erm > noisy_student > noisy_student"',
         '["vada", { objective = "dirt_t", sees = "target" }]',

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from benchbench.bench import compare_readout
 from benchbench.cli import main
 
 SMALL = """
@@ -143,3 +144,23 @@ def test_an_interrupt_stops_cleanly_and_says_how_to_go_on(tmp_path):
     assert child.returncode == 130
     assert "Stopped. What was finished is kept; go on with: benchbench run" in err
     assert "Traceback" not in err
+
+
+def test_bench_compares_every_objective_with_simclr(run):
+    words = ("objectives:small_cnn@32", "--batch-size", "8", "--rounds", "1", "--steps", "2")
+    status, out, _ = run("bench", *words)
+    assert status == 0
+    rows = {line.split("|")[1].strip(): line for line in out.splitlines() if line.startswith("|")}
+    assert {"erm", "swav", "vada"} <= rows.keys()
+    assert float(rows["simclr"].split("|")[4]) > 0
+    assert "mae: mae is for timm's vision transformers" in out
+    status, _, err = run("bench", "objectives:small_cnn@23")
+    assert status == 2 and "did you mean 'objectives:small_cnn@32'" in err
+
+
+def test_bench_compares_the_readout_with_scikit_learn():
+    figures = compare_readout(rows=300, width=12, classes=4, penalties=5)
+    assert figures["penalties_above_scikit_learn"] == 0
+    assert figures["largest_excess"] <= 1e-9
+    assert figures["equal_predictions"] >= 0.99
+    assert figures["ratio"] == figures["seconds"] / figures["scikit_learn_seconds"]

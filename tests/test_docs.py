@@ -7,12 +7,15 @@ from pathlib import Path
 
 import click
 import pytest
+from losses import CASES
 
 import benchbench
 from benchbench import hookspecs
 from benchbench.catalog import HOOKS, Wanted, load
 from benchbench.checks import CHECKS, checks_of, common
 from benchbench.cli import main
+from benchbench.readout import HEAD, READOUTS
+from benchbench.spelling import spell
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -97,3 +100,32 @@ def test_every_check_and_public_name_is_documented():
             assert f"| `{test.__name__}` | {promise} |" in PLUGINS
     for name in benchbench.__all__:
         assert name in PLUGINS, name
+
+
+METHODS = (ROOT / "docs" / "methods.md").read_text()
+ROWS = re.findall(r"^\| `([^`]+)` \|(.*)\|$", METHODS, re.M)
+
+
+def test_every_objective_stands_in_the_methods_with_its_options_of_today():
+    offered = load(Wanted(allowed=())).entries
+    spelled = {spell(n, e.options) for (kind, n), e in offered.items() if kind == "objective"}
+    told = {text for text, _ in ROWS}
+    assert spelled - told == set()
+    assert told - spelled == {*READOUTS, HEAD}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_loss_is_as_near_to_its_formula_as_the_methods_say(name):
+    for objective in name.split(", "):
+        (row,) = [
+            rest for text, rest in ROWS if text.partition("(")[0] == objective.partition("(")[0]
+        ]
+        (bound,) = re.findall(r"\| (1e-\d\d) \|", row)
+        assert CASES[name].difference <= float(bound)
+
+
+def test_every_augmentation_of_a_paper_stands_in_the_methods():
+    offered = load(Wanted(allowed=())).entries
+    presets = [n for kind, n in offered if kind == "augmentation" and n.endswith("_views")]
+    assert len(presets) == 4
+    assert all(f"`{name}`" in METHODS for name in (*presets, "wilds_strong"))

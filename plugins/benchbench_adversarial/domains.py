@@ -41,8 +41,8 @@ class CDAN(Supervised):
     """Conditional adversarial training (Long et al. 2018, arXiv:1705.10667), schedule as in DANN.
 
     The discriminator reads the outer product of features and predicted probabilities, of which no
-    gradient reaches the latter; where that has more than 4096 entries, the randomised map of
-    equation 6. With ``entropy`` rows count 1 + exp(−H) each, normalised (CDAN+E, equation 9).
+    gradient reaches the latter; where that has more than 4096 entries, the paper's randomised map.
+    With ``entropy`` (CDAN+E) rows count 1 + exp(−H) each, H the entropy, with mean 1.
     """
 
     reads = {"labels", "domains"}

@@ -21,7 +21,7 @@ class MCD(Objective):
     """Maximum classifier discrepancy (Saito et al. 2018, arXiv:1712.02560).
 
     Two heads fit the labelled rows and differ as much as they can on the others, the encoder as
-    little: steps B and C of section 3.3 in one, by a reversed gradient whose scale warms up as
+    little: the steps B and C of the paper in one, by a reversed gradient whose scale warms up as
     DANN's, so that an image counts once for every method. The sum of both heads predicts.
     """
 
@@ -47,12 +47,12 @@ class MCD(Objective):
 
 
 def discrepancy(p: Tensor, q: Tensor) -> Tensor:
-    """Mean over classes of |p − q|, [B] (equation 3)."""
+    """Mean over classes of |p − q|, [B]."""
     return (p - q).abs().mean(1)
 
 
 class MDD(Supervised):
-    """Margin disparity discrepancy (Zhang et al. 2019, arXiv:1904.05801, equations 26 to 28).
+    """Margin disparity discrepancy (Zhang et al. 2019, arXiv:1904.05801).
 
     An adversarial head agrees with the classifier's choice on labelled rows, weighed ``margin``,
     and contradicts it on the others. Its gradient reaches the encoder reversed, scaled by

@@ -17,7 +17,7 @@ Classify = Callable[[Tensor], Tensor]  # images to logits
 
 
 class VADA(DANN):
-    """Virtual adversarial domain adaptation (Shu et al. 2018, arXiv:1802.08735, equation 8).
+    """Virtual adversarial domain adaptation (Shu et al. 2018, arXiv:1802.08735).
 
     Cross-entropy and DANN, weighed ``weight``; on labelled rows virtual adversarial training,
     weighed ``source``; on the others the same and the entropy of predictions, weighed ``target``.
@@ -48,7 +48,7 @@ class VADA(DANN):
 
 
 class DIRTT(Supervised):
-    """Refine a model on unlabelled rows alone (Shu et al. 2018, arXiv:1802.08735, equation 11).
+    """Refine a model on unlabelled rows alone (Shu et al. 2018, arXiv:1802.08735).
 
     After `vada`: entropy and virtual adversarial training, weighed ``target``, without straying
     from a teacher, weighed ``stay``: the model as it was at the start of each of ``rounds`` equal
@@ -117,7 +117,7 @@ def virtual_adversarial(
 ) -> Tensor:
     """max over ‖r‖ ≤ radius of KL(p(x) ‖ p(x + r)), [B]; ``logits`` are those of the images.
 
-    Miyato et al. 2018, arXiv:1704.03976, section 3.3: one step of power iteration from a random
+    Miyato et al. 2018, arXiv:1704.03976: one step of power iteration from a random
     direction. Its finite step is 1e-3, where float32 still resolves a difference.
     """
     p = logits.softmax(1)

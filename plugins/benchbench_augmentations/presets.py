@@ -63,7 +63,7 @@ def byol_views(task: Task, *, scale: Pair = (0.08, 1.0), strength: float = 1.0) 
 def swav_views(
     task: Task, *, scale: Pair = (0.14, 1.0), size: int | None = None, strength: float = 1.0
 ) -> Augment:
-    """SwAV's (Caron et al. 2020, arXiv:2006.09882, appendix A.4): SimCLR's with another crop.
+    """SwAV's (Caron et al. 2020, arXiv:2006.09882): SimCLR's with another crop.
 
     Small views are ``swav_views(scale=(0.05, 0.14), size=…)``, 96 pixels for large ones of 224.
     """
@@ -77,7 +77,7 @@ def swav_views(
 
 
 def wilds_strong(task: Task) -> Augment:
-    """The strong augmentation of WILDS (Sagawa et al. 2022, arXiv:2112.05090, appendix C).
+    """The strong augmentation of WILDS (Sagawa et al. 2022, arXiv:2112.05090).
 
     RandAugment of two operations, and Cutout.
     """

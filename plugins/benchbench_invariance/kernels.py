@@ -12,7 +12,7 @@ OF_PREDICTIONS = 0.92 * 2**0.5  # the width that the authors' code of JAN takes 
 class DAN(Supervised):
     """Deep adaptation network (Long et al. 2015, arXiv:1502.02791): MK-MMD of features.
 
-    The squared distance of mean embeddings of labelled and unlabelled rows (equation 1, all pairs,
+    The squared distance of mean embeddings of labelled and unlabelled rows (all pairs,
     none left out), for a sum of five Gaussians whose squared widths are multiples of the batch's
     mean squared distance, as in the authors' code, times ``weight``.
     """
@@ -37,7 +37,7 @@ class JAN(DAN):
     """Joint adaptation network (Long et al. 2017, arXiv:1605.06636).
 
     The MMD of features and predictions together: as `dan`, with the kernel of features times one of
-    predicted probabilities (equation 7).
+    predicted probabilities.
     """
 
     def similarity(self, z: Tensor, logits: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from benchbench import Batch, Supervised, Task, known_cross_entropy
 class AFN(Supervised):
     """Adaptive feature norm (Xu et al. 2019, arXiv:1811.07456).
 
-    Stepwise (equation 6): the norm of every row's features, labelled or not, is drawn ``step``
-    beyond what it is. With ``radius`` the mean norm is drawn there instead (equation 4).
+    Stepwise: the norm of every row's features, labelled or not, is drawn ``step``
+    beyond what it is. With ``radius`` the mean norm is drawn there instead.
     """
 
     def __init__(

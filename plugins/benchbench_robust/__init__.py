@@ -72,7 +72,7 @@ class VREx(Environments):
 
 
 class Fishr(Environments):
-    """Invariant gradient variances (Rame et al. 2022, arXiv:2109.02934, equation 4).
+    """Invariant gradient variances (Rame et al. 2022, arXiv:2109.02934).
 
     The penalty is the squared distance of each domain's variance of the head's gradients, over its
     rows, from the mean over domains; variances are averaged over steps with ``momentum``.

@@ -7,7 +7,7 @@ from benchbench import UNKNOWN, BadInput, Batch, Supervised, Task, known_cross_e
 
 
 class MCC(Supervised):
-    """Minimum class confusion (Jin et al. 2020, arXiv:1912.03699, equations 2 to 7)."""
+    """Minimum class confusion (Jin et al. 2020, arXiv:1912.03699)."""
 
     def __init__(
         self, encoder: nn.Module, task: Task, *, weight: float = 1.0, temperature: float = 2.5
@@ -38,7 +38,7 @@ def class_confusion(logits: Tensor, chosen: Tensor, temperature: float) -> Tenso
 
 
 class BNM(Supervised):
-    """Batch nuclear-norm maximisation (Cui et al. 2020, arXiv:2003.12237, equation 10)."""
+    """Batch nuclear-norm maximisation (Cui et al. 2020, arXiv:2003.12237)."""
 
     def __init__(self, encoder: nn.Module, task: Task, *, weight: float = 1.0) -> None:
         super().__init__(encoder, task)

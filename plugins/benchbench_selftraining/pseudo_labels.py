@@ -9,18 +9,37 @@ from torch import Tensor, nn
 from benchbench import UNKNOWN, BadInput, Batch, Supervised, Task, known_cross_entropy, mean_where
 
 
-class PseudoLabel(Supervised):
-    """Pseudo-labels (Lee 2013), as WILDS trains them (Sagawa et al. 2022, arXiv:2112.05090, B.4).
+class FromHead(Supervised):
+    """An objective that may go on from a model that already predicts.
+
+    With ``start = "head"`` it takes over the head of the stage before, or a probe if that has none.
+    """
+
+    def __init__(self, encoder: nn.Module, task: Task, start: str) -> None:
+        if start not in ("fresh", "head"):
+            raise BadInput(f"start = {start!r} should be 'fresh' or 'head'")
+        super().__init__(encoder, task)
+        self.begins = start
+
+
+class PseudoLabel(FromHead):
+    """Pseudo-labels (Lee 2013), as WILDS trains them (Sagawa et al. 2022, arXiv:2112.05090).
 
     Of the view itself, where the model gives its class at least ``threshold``. Their weight rises
     linearly to ``weight`` over the first 40 % of the stage.
     """
 
     def __init__(
-        self, encoder: nn.Module, task: Task, *, weight: float = 1.0, threshold: float = 0.7
+        self,
+        encoder: nn.Module,
+        task: Task,
+        *,
+        weight: float = 1.0,
+        threshold: float = 0.7,
+        start: str = "fresh",
     ) -> None:
         check_threshold("pseudo_label", threshold)
-        super().__init__(encoder, task)
+        super().__init__(encoder, task, start)
         self.weight, self.threshold = weight, threshold
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
@@ -31,13 +50,13 @@ class PseudoLabel(Supervised):
         return loss + weight * mean_where(rows, batch.labels == UNKNOWN)
 
 
-class FixMatch(Supervised):
+class FixMatch(FromHead):
     """FixMatch (Sohn et al. 2020, arXiv:2001.07685, equations 3 and 4).
 
     A pseudo-label from the weak view, where that is at least ``threshold`` certain, for the view by
     the stage's augmentation, which should be strong. Labelled rows are seen strong, as in WILDS.
-    ``start = "head"`` goes on from the head of the stage before, or from a probe (as Garg et al.
-    2023, arXiv:2312.03318, after contrastive pre-training).
+    ``start = "head"`` is for a stage after another (Garg et al. 2023, arXiv:2312.03318, after
+    contrastive pre-training).
     """
 
     n_weak = 1
@@ -52,10 +71,8 @@ class FixMatch(Supervised):
         start: str = "fresh",
     ) -> None:
         check_threshold("fixmatch", threshold)
-        if start not in ("fresh", "head"):
-            raise BadInput(f"fixmatch: start = {start!r} should be 'fresh' or 'head'")
-        super().__init__(encoder, task)
-        self.weight, self.threshold, self.begins = weight, threshold, start
+        super().__init__(encoder, task, start)
+        self.weight, self.threshold = weight, threshold
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
         both = torch.cat([batch.views[0], batch.weak[0]])
@@ -100,13 +117,14 @@ class NoisyStudent(Supervised):
         return super().predict(self.dropout(z))
 
 
-class SENTRY(Supervised):
+class SENTRY(FromHead):
     """Selective entropy optimisation via committee consistency (Prabhu et al. 2021, 2012.11460).
 
     Where most of three views by the stage's augmentation agree with the weak view, the entropy of
     the last that agrees is lowered; elsewhere that of the last that does not is raised. The sum of
     p log q̂, q̂ the shares of the last ``memory`` pseudo-labels, weighed ``balance``, keeps classes
-    apart. The authors also draw batches balanced by (pseudo-)label; here all methods get the same.
+    apart. The authors start from a model of the source, `erm > sentry(start='head')` here, and draw
+    batches balanced by (pseudo-)label, where here all methods get the same.
     """
 
     n_views = 3
@@ -120,10 +138,11 @@ class SENTRY(Supervised):
         weight: float = 1.0,
         balance: float = 0.1,
         memory: int = 256,
+        start: str = "fresh",
     ) -> None:
         if memory < 1:
             raise BadInput(f"sentry: memory = {memory} should be at least 1")
-        super().__init__(encoder, task)
+        super().__init__(encoder, task, start)
         self.weight, self.balance = weight, balance
         k = task.num_classes
         self.register_buffer("recent", torch.arange(memory) % k)  # at first as many of each class

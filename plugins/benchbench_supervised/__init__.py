@@ -28,7 +28,7 @@ class CrossEntropy(Supervised):
 
 
 class LPFT(CrossEntropy):
-    """Linear probing, then fine-tuning (Kumar et al. 2022, arXiv:2202.10054, section 3).
+    """Linear probing, then fine-tuning (Kumar et al. 2022, arXiv:2202.10054).
 
     The head begins as the readout `linear` on the encoder as the stage before left it. Encoder and
     normalisation stay in evaluation mode, so that the statistics of pre-training are kept.

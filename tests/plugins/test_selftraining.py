@@ -121,7 +121,9 @@ def test_sentry_remembers_the_latest_pseudo_labels_of_unlabelled_rows():
     [
         (MCC, {"temperature": 0.0}, "mcc: temperature = 0.0 should be positive"),
         (FixMatch, {"threshold": 1.5}, "fixmatch: threshold = 1.5 should be between 0 and 1"),
-        (FixMatch, {"start": "warm"}, "fixmatch: start = 'warm' should be 'fresh' or 'head'"),
+        (FixMatch, {"start": "warm"}, "start = 'warm' should be 'fresh' or 'head'"),
+        (SENTRY, {"start": "warm"}, "start = 'warm' should be 'fresh' or 'head'"),
+        (PseudoLabel, {"start": "warm"}, "start = 'warm' should be 'fresh' or 'head'"),
         (NoisyStudent, {"dropout": 1.0}, "noisy_student: dropout = 1.0 should be in"),
         (SENTRY, {"memory": 0}, "sentry: memory = 0 should be at least 1"),
     ],
