@@ -44,7 +44,12 @@ def root(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     "check",
     [
-        pytest.param(check, id=f"{check.entry.kind}-{check.entry.name}-{check.name}")
+        pytest.param(
+            check,
+            id=f"{check.entry.kind}-{check.entry.name}-{check.name}",
+            # Starting two processes takes longer than all other checks of an entry.
+            marks=[pytest.mark.slow] if check.name == "two_processes" else [],
+        )
         for check in checks_of(CATALOG, CATALOG.plugins, Path(), Path())
     ],
 )
