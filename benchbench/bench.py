@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.catalog import Catalog
-from benchbench.contracts import Objective, floats
+from benchbench.contracts import Objective, begun, floats
 from benchbench.data.feed import Feed, resident
 from benchbench.data.pack import Pack
 from benchbench.machine import Machine, keep_freed_memory
@@ -120,9 +120,7 @@ def compare_objectives(
     def built(name: str) -> tuple[nn.Module, Objective]:
         encoder = build_encoder(catalog.resolve("encoder", text), pack.task, seed=0)
         objective = catalog.resolve("objective", name).build(encoder, pack.task)
-        if objective.begins != "fresh":
-            width: int = encoder.num_features  # type: ignore[assignment]
-            objective.begin(nn.Linear(width, pack.task.num_classes))
+        begun(objective, encoder, pack.task)
         encoder = encoder.to(machine.device).to(memory_format=torch.channels_last)
         return encoder, objective.to(machine.device)
 

@@ -135,6 +135,14 @@ def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != UNKNOWN).sum().clamp(min=1)
 
 
+def begun(objective: Objective, encoder: nn.Module, task: Task) -> Objective:
+    """For a trial: the objective with a head of random weights, if it wants one to begin with."""
+    if objective.begins != "fresh":
+        num_features: int = encoder.num_features  # type: ignore[assignment]
+        objective.begin(nn.Linear(num_features, task.num_classes))
+    return objective
+
+
 def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     """Mean of ``values`` [B] over the rows that are ``chosen``, bool [B]; zero if none is."""
     return torch.where(chosen, values, 0.0).sum() / chosen.sum().clamp(min=1)

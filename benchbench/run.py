@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.catalog import Choice, Plugin
-from benchbench.contracts import Objective, Supervised
+from benchbench.contracts import Objective, Supervised, begun
 from benchbench.data.pack import Pack
 from benchbench.features import Features, extract
 from benchbench.plan import Link, Plan, build_encoder, build_views, stage_seed
@@ -311,10 +311,8 @@ def seconds_per_step(cell: Cell, link: Link, plan: Plan, steps: int = 4) -> floa
     """What a step of the stage takes here, tried on a copy that is thrown away."""
     encoder = build_encoder(plan.catalog.resolve("encoder", cell.method.encoder), plan.pack.task, 0)
     encoder = encoder.to(plan.machine.device).to(memory_format=torch.channels_last)
-    objective = link.objective.build(encoder, plan.pack.task).to(plan.machine.device)
-    if objective.begins != "fresh":
-        width = plan.facts(cell.method.encoder, None).width
-        objective.begin(nn.Linear(width, plan.pack.task.num_classes))
+    objective = begun(link.objective.build(encoder, plan.pack.task), encoder, plan.pack.task)
+    objective = objective.to(plan.machine.device)
     views, feed = build_views(link, plan.pack.task), plan.feed(cell, link)
     clock: list[float] = []
 

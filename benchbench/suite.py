@@ -231,15 +231,7 @@ def _stage(link: StageTable, method: MethodTable, suite: StageTable) -> Stage:
     merged: dict[str, Any] = {}
     for level in levels:
         merged |= {key: value for key, value in level.items() if key in StageTable.model_fields}
-    wanted = set(StageTable.model_fields) - {
-        "augmentation",
-        "weak",
-        "small",
-        "sees",
-        "weight_decay",
-        "warmup",
-    }
-    if missing := sorted(wanted - merged.keys()):
+    if missing := sorted({"objective", "steps", "batch_size", "lr"} - merged.keys()):
         raise BadInput(f"a stage has no {missing[0]}; set it under [stage] or in its method")
     budget = Budget(
         merged["steps"],

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from benchbench.checks import common
 from benchbench.checks.guard import unguarded
-from benchbench.checks.subject import TASK, Broken, Skip, Subject, begun
-from benchbench.contracts import Objective
+from benchbench.checks.subject import TASK, Broken, Skip, Subject
+from benchbench.contracts import Objective, begun
 
 STEPS, PATIENCE = 3, 60  # steps; seconds until two processes count as hung
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchbench.catalog import Entry
 from benchbench.checks.guard import unguarded
-from benchbench.contracts import DomainData, Objective, Task
+from benchbench.contracts import DomainData, Objective, Task, begun
 from benchbench.data.feed import Feed
 from benchbench.data.pack import Pack, prepare
 from benchbench.terms import TEST, TRAIN, VAL, BadInput, Budget, derive_seed
@@ -273,13 +273,6 @@ def short_run(
         resume=resume,
     )
     return Trained(encoder, objective, losses)
-
-
-def begun(objective: Any, encoder: nn.Module, task: Task) -> Any:
-    """The objective with a head to begin with, if it wants one."""
-    if getattr(objective, "begins", "fresh") != "fresh":
-        objective.begin(nn.Linear(int(encoder.num_features), task.num_classes))  # type: ignore[arg-type]
-    return objective
 
 
 def shrunk(images: Tensor) -> Tensor:
