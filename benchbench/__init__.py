@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Task,
         known_cross_entropy,
         mean_where,
+        published,
     )
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "known_cross_entropy",
     "mean_where",
     "parametrize_with_checks",
+    "published",
 ]
 
 

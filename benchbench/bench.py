@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.catalog import Catalog
-from benchbench.contracts import Objective, begun, floats
+from benchbench.contracts import DomainData, Objective, begun, floats
 from benchbench.data.feed import Feed, resident
-from benchbench.data.pack import Pack
+from benchbench.data.pack import Pack, in_memory
 from benchbench.machine import Machine, keep_freed_memory
 from benchbench.plan import build_augmentation, build_encoder
 from benchbench.readout import accuracy, logistic_path, with_bias
@@ -278,4 +278,4 @@ def random_pack(side: int, rows: int) -> Pack:
     labels, domains = torch.arange(rows) % 10, torch.arange(rows) % 2
     split = torch.full_like(labels, TRAIN)
     classes = tuple(map(str, range(10)))
-    return Pack(images, labels, domains, split, classes, ("one", "other"), "none", "random")
+    return in_memory(DomainData(images, labels, domains, classes, ("one", "other"), split))

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +29,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Entry:
-    """One method on one shift. Accuracies in percent, one per seed; none if a seed lacks one."""
+    """One method on one shift. Percents, one per seed; none if a seed lacks one."""
 
     values: tuple[float, ...]
     lacks: dict[str, int]  # how many seeds are missing, failed, diverged or oom
@@ -51,7 +50,7 @@ class Row:
     sees: str
     readout: str
     entries: dict[str, Entry]
-    source: tuple[float, ...]  # accuracy on the source domain's test rows, per seed, in percent
+    source: tuple[float, ...]  # on the source domain's test rows, if there are, per seed
     average: tuple[float, ...]  # over shifts, per seed; empty unless every cell is scored
     difference: float | None  # of the average to the baseline's, paired by shift and seed
     images_seen: int | None
@@ -101,13 +100,14 @@ def _row(method: str, by_cell: dict[tuple[str, str, int], Record], wanted: Expec
         found = [by_cell.get((method, shift, seed)) for seed in wanted.seeds]
         states = Counter("missing" if r is None else r.status for r in found)
         lacks = {status: states[status] for status in sorted(states) if status != "scored"}
-        values = [percent(r, "target") for r in found if r is not None and r.scores]
+        values = percents([r for r in found if r is not None and r.scores], "target")
         entries[shift] = Entry(() if lacks else tuple(values), lacks)
     if wanted.shifts and not any(entry.lacks for entry in entries.values()):
         for seed in wanted.seeds:
             scored = [by_cell[method, shift, seed] for shift in wanted.shifts]
-            averages.append(mean(percent(r, "target") for r in scored))
-            sources.append(mean(percent(r, "source") for r in scored))
+            averages.append(mean(percents(scored, "target")))
+            if known := percents(scored, "source"):
+                sources.append(mean(known))
     costs = [record.cost for record in mine if record.cost]
     seconds = [
         sum(s.seconds for s in c.stages) + c.features_seconds + c.readout_seconds for c in costs
@@ -138,8 +138,9 @@ def _compared(row: Row, baseline: Row | None) -> Row:
     return Row(**{**vars(row), "difference": mean(row.average) - mean(baseline.average)})
 
 
-def percent(record: Record, role: Literal["source", "target"]) -> float:
-    return 100 * record.accuracy(role)
+def percents(records: Iterable[Record], role: Literal["source", "target"]) -> list[float]:
+    values = [record.value(role) for record in records]
+    return [100 * value for value in values if value is not None]
 
 
 def joined(parts: Iterable[str]) -> str:
@@ -235,7 +236,8 @@ def _legend(records: Sequence[Record], table: Sequence[Row]) -> str:
         sorted({field(record) for record in records})
     )
     lines = [
-        "Accuracy in percent on test rows of the target domain, mean ± sd over training seeds "
+        f"{said(lambda r: r.data.metric.replace('_', ' ')).capitalize()} in percent on test rows "
+        "of the target domain, mean ± sd over training seeds "
         f"({len({r.seeds.train for r in records})}); *source*: on test rows of the source domain; "
         "*images*: rows drawn in training; *s*: seconds of one cell with all of its stages.",
         "",
@@ -270,8 +272,7 @@ def published(folder: Path, form: str = "markdown") -> str:
     """The board of a folder that holds ``suite.toml`` and ``records/``."""
     suite, records = Suite.read(str(folder / "suite.toml")), read_records(folder / "records")
     data = [record.data for record in records]
-    domains = sorted({domain for d in data for domain in (*d.sources, *d.targets)})
-    if suite.shifts != ("all",):
-        domains = sorted({word.strip() for text in suite.shifts for word in re.split("[+>]", text)})
+    found = sorted({domain for d in data for domain in (*d.sources, *d.targets)})
+    domains = suite.named_domains or found
     shifts = tuple(dict.fromkeys(str(cell.shift) for cell in suite.cells(domains)))
     return render(records, expected_by(suite, shifts), form)

@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 from packaging.requirements import InvalidRequirement, Requirement
@@ -25,6 +25,9 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from benchbench import __version__, hookspecs
 from benchbench.spelling import instead, options_of, parse, settle, spell, split_pipeline
 from benchbench.terms import BadInput
+
+if TYPE_CHECKING:
+    from benchbench.contracts import Published
 
 KINDS = ("dataset", "encoder", "augmentation", "objective")
 HOOKS = {kind: f"benchbench_{kind}s" for kind in KINDS}
@@ -74,6 +77,11 @@ class Entry:
     def options(self) -> dict[str, Any]:
         """Keyword-only arguments and their defaults: all that a user may choose."""
         return options_of(self.factory)
+
+    @property
+    def published(self) -> "Published | None":
+        """Of a dataset: where it comes from, if it says so."""
+        return getattr(self.factory, "published", None)
 
     @property
     def summary(self) -> str:

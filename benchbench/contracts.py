@@ -1,6 +1,7 @@
 """What plugins and core hand to each other."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,11 +24,16 @@ class Task:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Images on disk, for the core to decode, once, to RGB of ``size`` × ``size`` pixels."""
+    """Images on disk, for the core to decode, once, to RGB of ``size`` × ``size`` pixels.
+
+    Both sides are resized to ``size``, as DomainBed does; with ``crop`` the shorter side is resized
+    to size / crop and the centre is cut out, as ImageNet is evaluated (0.875).
+    """
 
     root: Path
-    paths: tuple[str, ...]  # relative to root, with forward slashes
+    paths: Sequence[str]  # relative to root, with forward slashes
     size: int
+    crop: float | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -43,8 +49,43 @@ class DomainData:
     class_names: tuple[str, ...]
     domain_names: tuple[str, ...]
     split: Tensor | None = None  # int64 [N] of TRAIN, VAL, TEST; None: the core draws it
-    groups: Tensor | None = None  # int64 [N]; a drawn split keeps each group on one side
+    groups: Tensor | None = None  # int64 [N]; a drawn split keeps each on one side; −1: in none
     licence: str = "unknown"
+    group_names: tuple[str, ...] = ()  # of groups 0, 1, …, where a record should tell them apart
+    metric: str = "accuracy"  # the dataset's own, of benchbench.metrics, such as "macro_f1"
+    sources: tuple[Path, ...] = ()  # files and folders, but images, that the above was read from
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a dataset comes from, and what its authors say is in it."""
+
+    home: str  # the page where they publish it
+    licence: str
+    files: Callable[..., Sequence[str]]  # options to what must lie below the root
+    rows: Callable[..., Mapping[str, int]]  # options to how many images each domain has
+
+
+def published(
+    *,
+    home: str,
+    licence: str,
+    files: Sequence[str] | Callable[..., Sequence[str]],
+    rows: Mapping[str, int] | Callable[..., Mapping[str, int]] | None = None,
+) -> Callable[[Callable[..., DomainData]], Callable[..., DomainData]]:
+    """Say of a dataset's factory what `benchbench data` needs to know without reading it.
+
+    ``files``, paths below the root, are looked for before the factory is called; ``rows`` are what
+    `benchbench data verify` counts by. Either may be a function of the factory's options.
+    """
+
+    def mark(factory: Callable[..., DomainData]) -> Callable[..., DomainData]:
+        wanted = files if callable(files) else lambda **options: files
+        counted = rows if callable(rows) else lambda **options: rows or {}
+        factory.published = Published(home, licence, wanted, counted)  # type: ignore[attr-defined]
+        return factory
+
+    return mark
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from benchbench.catalog import Catalog, Choice
 from benchbench.contracts import Objective, Supervised, Task
 from benchbench.data.feed import Feed, resident, shares
-from benchbench.data.pack import Pack, Report, check_shift, prepare
+from benchbench.data.pack import Pack, check_shift
+from benchbench.data.prepare import Report
+from benchbench.datasets import packed
 from benchbench.machine import Machine
 from benchbench.readout import resolve_readout
 from benchbench.record import Record, file_stem
 from benchbench.store import Store, key_of
 from benchbench.suite import Cell, Method, Stage, Suite
-from benchbench.terms import BadInput, derive_seed
+from benchbench.terms import TRAIN, BadInput, derive_seed
 from benchbench.train import Augment, Views, as_it_is
 
 
@@ -76,7 +78,7 @@ class Plan:
                 catalog.resolve("objective", stage.objective)
                 for text in (stage.augmentation, stage.weak, stage.small):
                     catalog.pipeline(text or "none")
-        pack = prepare(dataset.build(data), store.root / "packs", suite.split_seed, report)
+        pack = packed(dataset, data, store, suite.split_seed, report)
         return cls(suite, catalog, dataset, pack, store, machine)
 
     @cached_property
@@ -99,6 +101,8 @@ class Plan:
             views = {kind: tuple(self.catalog.pipeline(texts[kind])) for kind in facts.kinds}
             reads = facts.reads
             domains = cell.shift.seen(stage.sees, self.pack.domain_names)
+            if stage.sees == "all":  # of which some may be there for their test rows alone
+                domains = tuple(name for name in domains if len(self.pack.rows(name, TRAIN)))
             start = key
             key = key_of(
                 {
@@ -148,6 +152,7 @@ class Plan:
                 "seed": cell.seed,
                 "protocol": self.suite.protocol,
                 "data": self.pack.fingerprint,
+                "metric": self.pack.metric,
             }
         )
 

@@ -58,8 +58,9 @@ class Progress:
     def cell_ends(self, record: Record) -> None:
         seconds = time.monotonic() - self.cell_started
         if record.status == "scored":
-            target, source = (100 * record.accuracy(role) for role in ("target", "source"))
-            outcome = f"target {target:.1f}, source {source:.1f}"
+            values = {role: record.value(role) for role in ("target", "source")}
+            told = [f"{role} {100 * v:.1f}" for role, v in values.items() if v is not None]
+            outcome = ", ".join(told)
         else:
             outcome = f"{record.status}: {record.reason}"
         name = f"{record.method} · {record.shift} · seed {record.seeds.train}"

@@ -58,6 +58,7 @@ class Data(Part):
     dataset: str
     fingerprint: str
     licence: str
+    metric: str = "accuracy"  # the dataset's own
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     n_labelled: int  # rows whose labels were used for training
@@ -72,11 +73,19 @@ class Seeds(Part):
     train: int
 
 
+class GroupScore(Part):
+    group: str
+    accuracy: float
+    n: int
+
+
 class Score(Part):
     domain: str
     role: Literal["source", "target"]
     accuracy: float
     per_class_mean: float
+    value: float | None = None  # of the dataset's own metric, in [0, 1]; None: it is the accuracy
+    groups: tuple[GroupScore, ...] = ()  # those with a name and test rows
     n: int
 
 
@@ -142,9 +151,14 @@ class Record(Part):
         fields = self.model_dump(mode="json")
         return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
-    def accuracy(self, role: Literal["source", "target"]) -> float:
-        """Mean over the role's domains, in [0, 1]. Ask scored records only."""
-        return mean(score.accuracy for score in self.scores if score.role == role)
+    def value(self, role: Literal["source", "target"]) -> float | None:
+        """The dataset's own metric, its mean over the role's domains; None if none has test rows.
+
+        Ask scored records only.
+        """
+        mine = [score for score in self.scores if score.role == role]
+        values = [score.accuracy if score.value is None else score.value for score in mine]
+        return mean(values) if values else None
 
 
 def file_stem(method: str, shift: str, seed: int, cell_id: str) -> str:

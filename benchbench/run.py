@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from benchbench import metrics
 from benchbench.catalog import Choice, Plugin
 from benchbench.contracts import Objective, Supervised, begun
 from benchbench.data.pack import Pack
@@ -23,6 +24,7 @@ from benchbench.record import (
     Artifacts,
     Cost,
     Data,
+    GroupScore,
     PluginSpec,
     Record,
     Score,
@@ -209,18 +211,34 @@ def score(
         predictions[domain] = outputs.argmax(1).int()
         labelled = test.labels != UNKNOWN
         labels = test.labels[labelled]
-        right = (predictions[domain][labelled] == labels).double()
-        classes = [right[labels == label].mean() for label in labels.unique()]
+        if len(labels) == 0:  # as in a source whose authors keep no rows for it
+            continue
+        chosen = predictions[domain].long()[labelled]
+        groups = None if pack.groups is None else pack.groups[pack.rows(domain, TEST)][labelled]
         scores.append(
             Score(
                 domain=domain,
                 role=role,
-                accuracy=right.mean().item(),
-                per_class_mean=torch.stack(classes).mean().item(),
+                accuracy=metrics.accuracy(chosen, labels),
+                per_class_mean=metrics.per_class_mean(chosen, labels),
+                value=metrics.resolve_metric(pack.metric, groups)(chosen, labels, groups),
+                groups=group_scores(chosen, labels, groups, pack),
                 n=len(labels),
             )
         )
     return tuple(scores), predictions
+
+
+def group_scores(
+    predictions: Tensor, labels: Tensor, groups: Tensor | None, pack: Pack
+) -> tuple[GroupScore, ...]:
+    """Of the groups that have names."""
+    if groups is None or not pack.group_names:
+        return ()
+    return tuple(
+        GroupScore(group=pack.group_names[part.group], accuracy=part.accuracy, n=part.n)
+        for part in metrics.parts(predictions, labels, groups)
+    )
 
 
 def rows_of(
@@ -267,6 +285,7 @@ def describe(
             dataset=plan.dataset.text,
             fingerprint=pack.fingerprint,
             licence=pack.licence,
+            metric=pack.metric,
             sources=cell.shift.sources,
             targets=cell.shift.targets,
             n_labelled=sum(count[domain] for domain in cell.labelled),

@@ -56,12 +56,7 @@ class Store:
                 with contextlib.suppress(FileNotFoundError):
                     if time.time() - partial.stat().st_mtime > 3600:
                         partial.unlink()
-        free = shutil.disk_usage(self.root).free
-        if free < needed:
-            raise BadInput(
-                f"no space left in store {self.root}: the suite needs about "
-                f"{needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free"
-            )
+        enough_space(self.root, needed)
 
     def has(self, kind: str, key: str) -> bool:
         return self._path(kind, key).exists()
@@ -128,6 +123,16 @@ class Store:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def enough_space(root: Path, needed: int) -> None:
+    """BadInput if fewer than ``needed`` bytes are free."""
+    free = shutil.disk_usage(root).free
+    if free < needed:
+        raise BadInput(
+            f"no space left in store {root}: about {needed / 1e6:,.0f} MB are needed, "
+            f"{free / 1e6:,.0f} MB are free"
+        )
 
 
 def packed(tensors: Mapping[str, Tensor], said: dict[str, str] | None = None) -> bytes:

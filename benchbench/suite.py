@@ -107,6 +107,12 @@ class Suite(Strict):
             raise BadInput(f"seeds = {list(self.seeds)} names a seed twice")
         return tuple(methods)
 
+    @property
+    def named_domains(self) -> tuple[str, ...]:
+        """The domains in its shifts; none for "all"."""
+        words = [word.strip() for text in self.shifts for word in re.split("[+>]", text)]
+        return tuple(dict.fromkeys(words)) if self.shifts != ("all",) else ()
+
     def cells(self, domain_names: Sequence[str]) -> list["Cell"]:
         """Every combination the suite asks for, ordered so that what shares work is adjacent."""
         every = [f"{a} > {b}" for a, b in permutations(domain_names, 2)]
@@ -195,6 +201,14 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.method.name} · {self.shift} · seed {self.seed}"
+
+
+def chosen(cells: Sequence[Cell], only: str) -> list[Cell]:
+    """The cells that ``only`` means; BadInput if there is none."""
+    meant = [cell for cell in cells if matches(cell, only)]
+    if cells and not meant:
+        raise BadInput(f"--only {only!r} leaves none of the {len(cells)} cells")
+    return meant
 
 
 def matches(cell: Cell, only: str) -> bool:

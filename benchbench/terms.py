@@ -18,6 +18,10 @@ class BadInput(Exception):
     """
 
 
+class MissingData(BadInput):
+    """A dataset's files are not there; the message names them and where to get them."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """What a stage may spend."""

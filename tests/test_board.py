@@ -42,8 +42,9 @@ def template(tmp_path_factory) -> Record:
 
 def record(template, method, shift, seed, target, source=0.9, **changes):
     scores = tuple(
-        score.model_copy(update={"accuracy": target if score.role == "target" else source})
+        score.model_copy(update={"accuracy": right, "value": right})
         for score in template.scores
+        for right in (target if score.role == "target" else source,)
     )
     seeds = template.seeds.model_copy(update={"train": seed})
     common = {"method": method, "shift": shift, "seeds": seeds, "scores": scores}

@@ -75,7 +75,7 @@ def test_a_read_only_store_is_refused(store):
 
 def test_too_little_space_is_told_before_anything_runs(store):
     with pytest.raises(
-        BadInput, match="no space left in store .* needs about 1,000,000,000,000 MB"
+        BadInput, match="no space left in store .* about 1,000,000,000,000 MB are needed"
     ):
         store.check(10**18)
 

@@ -10,7 +10,7 @@ from tiny import tiny
 from benchbench.catalog import Catalog
 from benchbench.contracts import Batch, Objective
 from benchbench.data.feed import Feed, resident
-from benchbench.data.pack import prepare
+from benchbench.data.pack import in_memory
 from benchbench.plan import build_augmentation, build_encoder
 from benchbench.store import packed
 from benchbench.terms import Budget
@@ -31,7 +31,7 @@ class Setting:
     """An encoder, an objective and their data, built anew from a seed."""
 
     def __init__(self, catalog: Catalog, folder, objective="simclr", seed=0):
-        self.pack = prepare(tiny(None), folder, 0, lambda done, total: None)
+        self.pack = in_memory(tiny(None))
         task = self.pack.task
         encoder = catalog.resolve("encoder", "small_cnn(width=4)")
         self.encoder = build_encoder(encoder, task, seed)

@@ -17,6 +17,7 @@ import benchbench_pretext
 import benchbench_selftraining
 import benchbench_siamese
 import benchbench_supervised
+import benchbench_wilds
 from benchbench import BadInput, Objective, hookimpl
 from benchbench.catalog import Catalog, Loader, Plugin, source_digest
 from benchbench.checks.subject import bars
@@ -101,6 +102,7 @@ MODULES = (
     benchbench_selftraining,
     benchbench_siamese,
     benchbench_supervised,
+    benchbench_wilds,
 )
 
 

@@ -43,18 +43,29 @@ def same_twice(subject: Subject) -> None:
 
 
 def splits(subject: Subject) -> None:
-    """Every domain has rows for training, validation and test, and those of test are labelled."""
+    """A domain has labelled rows for training and validation, another for test.
+
+    No domain is without rows, and no test row without label.
+    """
     pack = subject.pack
     if len(pack.domain_names) < 2:
         raise Broken("it has one domain; a shift needs two")
+    labelled: dict[int, list[str]] = {split: [] for split in NAMES}
     for name in pack.domain_names:
-        for split, word in NAMES.items():
-            if not len(pack.rows(name, split)):
-                raise Broken(
-                    f"domain {name!r} has no {word} rows; leave split out to have it drawn"
-                )
+        if not any(len(pack.rows(name, split)) for split in NAMES):
+            raise Broken(f"domain {name!r} has no rows; leave its name out")
+        for split, domains in labelled.items():
+            if (pack.labels[pack.rows(name, split)] != UNKNOWN).any():
+                domains.append(name)
         if (pack.labels[pack.rows(name, TEST)] == UNKNOWN).any():
             raise Broken(f"domain {name!r} has test rows without label; use them for training")
+    sources = set(labelled[TRAIN]) & set(labelled[VAL])
+    if not any(set(labelled[TEST]) - {name} for name in sources):
+        lacking = [NAMES[split] for split in (TRAIN, VAL, TEST) if not labelled[split]]
+        raise Broken(
+            f"no domain has {' or '.join(lacking) or 'both train and val'} rows with labels; "
+            "leave split out to have it drawn"
+        )
 
 
 def classes(subject: Subject) -> None:

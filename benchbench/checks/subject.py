@@ -13,7 +13,9 @@ from benchbench.catalog import Entry
 from benchbench.checks.guard import unguarded
 from benchbench.contracts import DomainData, Objective, Task, begun
 from benchbench.data.feed import Feed
-from benchbench.data.pack import Pack, prepare
+from benchbench.data.pack import Pack, in_memory
+from benchbench.data.prepare import prepare
+from benchbench.store import Store
 from benchbench.terms import TEST, TRAIN, VAL, BadInput, Budget, derive_seed
 from benchbench.train import Augment, Checkpoints, Views, train
 
@@ -95,7 +97,7 @@ class Subject:
     def packed(self, data: DomainData) -> Pack:
         """BadInput if the data break the contract of DomainData."""
         with unguarded():
-            return prepare(data, self.scratch / "packs", 0, lambda done, total: None)
+            return prepare(data, Store(self.scratch), 0, lambda done, total: None)[0]
 
     def _kept(self, name: str, make: Callable[[], Any]) -> Any:
         """What was made, or the error of the first try."""
@@ -206,7 +208,7 @@ def bars(rows: int = 40, task: Task = TASK, seed: int = 0) -> DomainData:
 
 
 def packed(data: DomainData) -> Pack:
-    return prepare(data, Path(), 0, lambda done, total: None)
+    return in_memory(data)
 
 
 def with_noise(pack: Pack, domain: str) -> Pack:

@@ -14,12 +14,13 @@ def draw_split(
     """int64 [N] of TRAIN, VAL, TEST, drawn within each domain and class.
 
     With groups, whole groups are drawn, each within the domain where it first occurs: no group is
-    on two sides, in whatever domains it has rows.
+    on two sides, in whatever domains it has rows. A row in no group is one of its own.
     """
     if groups is None:
         units, strata = torch.arange(len(labels)), torch.stack([domains, labels], 1)
     else:
-        units = groups.unique(return_inverse=True)[1]
+        alone = int(groups.max()) + 1 + torch.arange(len(groups))
+        units = torch.where(groups < 0, alone, groups).unique(return_inverse=True)[1]
         first = torch.full((int(units.max()) + 1,), len(names))
         first = first.scatter_reduce(0, units, domains, "amin")
         strata = torch.stack([first[units], torch.zeros_like(units)], 1)

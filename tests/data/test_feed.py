@@ -7,7 +7,7 @@ import torch
 from tiny import tiny
 
 from benchbench.data.feed import Feed, shares
-from benchbench.data.pack import prepare
+from benchbench.data.pack import in_memory
 from benchbench.terms import TRAIN, UNKNOWN, BadInput
 
 CPU = torch.device("cpu")
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def pack(tmp_path):
-    return prepare(tiny(None), tmp_path, 0, lambda done, total: None)
+    return in_memory(tiny(None))
 
 
 def test_a_step_asked_for_out_of_order_is_the_same(pack):

@@ -9,8 +9,11 @@ from PIL import Image
 from tiny import tiny
 
 from benchbench.contracts import ImageFiles
-from benchbench.data.pack import check_shift, prepare, read_image
+from benchbench.data.images import read_image
+from benchbench.data.pack import check_shift, in_memory
+from benchbench.data.prepare import prepare
 from benchbench.data.splits import draw_split
+from benchbench.store import Store
 from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
 
 
@@ -46,12 +49,12 @@ def files(tmp_path):
 
 def test_files_are_decoded_once_to_what_pillow_reads(files, tmp_path):
     seen = []
-    pack = prepare(files, tmp_path / "packs", 0, lambda done, total: seen.append((done, total)))
-    assert seen == [(n, 6) for n in range(1, 7)]
+    pack = prepare(files, Store(tmp_path), 0, lambda done, total: seen.append((done, total)))[0]
+    assert seen == [(6, 6)]
     with Image.open(tmp_path / files.images.paths[2]) as image:
         wanted = np.asarray(image.convert("RGB").resize((16, 16), Image.Resampling.BILINEAR))
     assert torch.equal(pack.images[2], torch.tensor(wanted).permute(2, 0, 1))
-    again = prepare(files, tmp_path / "packs", 0, lambda done, total: pytest.fail("decoded twice"))
+    again = prepare(files, Store(tmp_path), 0, lambda done, total: pytest.fail("decoded twice"))[0]
     assert again.fingerprint == pack.fingerprint
     assert torch.equal(again.images, pack.images)
 
@@ -63,9 +66,9 @@ def test_sixteen_bit_images_are_scaled_not_clipped(files, tmp_path):
 
 
 def test_a_changed_file_changes_the_fingerprint(files, tmp_path):
-    before = prepare(files, tmp_path / "packs", 0, silent).fingerprint
+    before = prepare(files, Store(tmp_path), 0, silent)[0].fingerprint
     Image.new("RGB", (9, 9), "red").save(tmp_path / files.images.paths[0])
-    assert prepare(files, tmp_path / "packs", 0, silent).fingerprint != before
+    assert prepare(files, Store(tmp_path), 0, silent)[0].fingerprint != before
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None])
@@ -73,8 +76,8 @@ def test_an_image_that_cannot_be_decoded_is_named_and_leaves_nothing(files, tmp_
     path = tmp_path / files.images.paths[3]
     path.write_bytes(path.read_bytes()[:60] if content is None else content)
     with pytest.raises(BadInput, match="image .*3 é.png cannot be decoded"):
-        prepare(files, tmp_path / "packs", 0, silent)
-    assert list((tmp_path / "packs").iterdir()) == []
+        prepare(files, Store(tmp_path), 0, silent)[0]
+    assert {p.suffix for p in (tmp_path / "packs" / "pixels").iterdir()} == {".lock"}
 
 
 def test_every_part_of_the_data_is_in_the_fingerprint(tmp_path):
@@ -95,7 +98,7 @@ def test_every_part_of_the_data_is_in_the_fingerprint(tmp_path):
         replace(data, class_names=("x", "middle", "high")),
         replace(data, domain_names=("x", "right", "odd")),
     ]
-    prints = {prepare(d, tmp_path, 0, silent).fingerprint for d in [data, tiny(None), *others]}
+    prints = {in_memory(d).fingerprint for d in [data, tiny(None), *others]}
     assert len(prints) == 7
 
 
@@ -112,7 +115,7 @@ def test_every_part_of_the_data_is_in_the_fingerprint(tmp_path):
 )
 def test_data_that_break_the_contract_are_refused(tmp_path, column, value, sentence):
     with pytest.raises(BadInput, match=sentence):
-        prepare(replace(tiny(None), **{column: value}), tmp_path, 0, silent)
+        in_memory(replace(tiny(None), **{column: value}))
 
 
 def test_a_drawn_split_has_the_same_shares_of_every_class_and_domain():
@@ -140,14 +143,14 @@ def test_a_shift_without_common_classes_or_without_labels_is_refused(tmp_path):
     apart = data.labels.clone()
     apart[data.domains == 0] = 0
     apart[data.domains == 1] = 2
-    pack = prepare(replace(data, labels=apart), tmp_path, 0, silent)
+    pack = in_memory(replace(data, labels=apart))
     with pytest.raises(
         BadInput, match="'right' has no class in common .* it has high, they have low"
     ):
         check_shift(pack, ("left",), ("right",), "left > right")
     hidden = data.labels.clone()
     hidden[(data.domains == 0) & (data.split == VAL)] = UNKNOWN
-    pack = prepare(replace(data, labels=hidden), tmp_path, 0, silent)
+    pack = in_memory(replace(data, labels=hidden))
     with pytest.raises(BadInput, match="domain 'left' has no labelled validation rows"):
         check_shift(pack, ("left",), ("right",), "left > right")
     check_shift(pack, ("right",), ("left",), "right > left")

@@ -1,4 +1,4 @@
-"""The command line: parsing and printing, nothing else. What is heavy is imported by commands."""
+"""The commands but those of `data`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from benchbench import API, __version__
-from benchbench.terms import BadInput
+from benchbench.cli.data import data
+from benchbench.cli.options import (
+    catalog,
+    data_option,
+    device_option,
+    only_option,
+    plugin_options,
+    store_option,
+)
+from benchbench.terms import BadInput, MissingData
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from benchbench.catalog import Catalog
     from benchbench.plan import Plan
     from benchbench.suite import Cell
@@ -47,77 +54,7 @@ def main() -> None:
     """
 
 
-store_option = click.option(
-    "--store",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(".benchbench"),
-    envvar="BENCHBENCH_STORE",
-    show_default=True,
-    help="Where encoders, features and records are kept.",
-)
-data_option = click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("data"),
-    envvar="BENCHBENCH_DATA",
-    show_default=True,
-    help="Where datasets that are files lie.",
-)
-device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
-)
-only_option = click.option(
-    "--only",
-    metavar="EXPR",
-    default="",
-    help="Some cells: 'method=erm*,shift=scans > *,seed=0', or a part of their names.",
-)
-
-
-def plugin_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say which plugins are loaded; `catalog` reads them from the context."""
-
-    def kept(context: click.Context, option: click.Parameter, value: object) -> None:
-        context.meta[f"benchbench.{option.name}"] = value
-
-    for option in (
-        click.option(
-            "--strict-plugins",
-            is_flag=True,
-            expose_value=False,
-            callback=kept,
-            help="Stop, with its traceback, at a plugin that does not load.",
-        ),
-        click.option(
-            "--no-plugin",
-            multiple=True,
-            metavar="NAME",
-            expose_value=False,
-            callback=kept,
-            help="Leave an installed plugin out. May be repeated.",
-        ),
-        click.option(
-            "--plugin",
-            multiple=True,
-            metavar="FILE.py",
-            expose_value=False,
-            callback=kept,
-            help="Load a plugin from a file, too. May be repeated.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def catalog() -> Catalog:
-    """What the plugins offer that the command line and the environment ask for."""
-    from benchbench.catalog import Wanted, load
-
-    said = click.get_current_context().meta
-    files, without, strict = (
-        said[f"benchbench.{name}"] for name in ("plugin", "no_plugin", "strict_plugins")
-    )
-    return load(Wanted.here(files, without, strict))
+main.add_command(data)
 
 
 @main.command("list")
@@ -190,7 +127,12 @@ def run(suite: str, store: Path, data: Path, device: str, only: str, dry_run: bo
 
     if not dry_run:
         Store(store).check()
-    plan = make_plan(suite, store, data, device)
+    try:
+        plan = make_plan(suite, store, data, device)
+    except MissingData:
+        if dry_run:
+            show_without_data(suite, only)
+        raise
     cells = chosen_cells(plan, only)
     if dry_run:
         show_plan(plan, cells)
@@ -297,12 +239,18 @@ def make_plan(suite: str, store: Path, data: Path, device: str) -> Plan:
 
 
 def chosen_cells(plan: Plan, only: str) -> list[Cell]:
-    from benchbench.suite import matches
+    from benchbench.suite import chosen
 
-    cells = [cell for cell in plan.cells if matches(cell, only)]
-    if not cells:
-        raise BadInput(f"--only {only!r} leaves none of the {len(plan.cells)} cells")
-    return cells
+    return [*chosen(plan.cells, only)]
+
+
+def show_without_data(suite: str, only: str) -> None:
+    """The cells of a suite that names its shifts, though nothing is known of its data yet."""
+    from benchbench.suite import Suite, chosen
+
+    read = Suite.read(suite)
+    for cell in chosen(read.cells(read.named_domains), only):
+        click.echo(f"{cell}: cannot run, because its data are missing")
 
 
 def board_of(plan: Plan, form: str) -> str:

@@ -1,0 +1,193 @@
+"""The commands of `benchbench data`: what is on the disk, and what the core makes of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from benchbench.cli.options import catalog, data_option, plugin_options, store_option
+from benchbench.terms import BadInput
+
+if TYPE_CHECKING:
+    from benchbench.catalog import Choice
+    from benchbench.data.pack import Pack
+    from benchbench.store import Store
+
+
+@click.group()
+def data() -> None:
+    """Datasets: what is here, what is missing, and how they look.
+
+    DATASET is spelled as in a suite, such as camelyon17 or "folder(path='PACS')". Nothing is ever
+    downloaded.
+    """
+
+
+@data.command("list")
+@plugin_options
+@data_option
+@click.option("--json", "as_json", is_flag=True)
+def list_(data: Path, as_json: bool) -> None:
+    """Say of every dataset whether its files are here, and where its authors publish them."""
+    from benchbench.datasets import missing_files
+
+    known = catalog()
+    facts = []
+    for (kind, name), entry in sorted(known.entries.items()):
+        if kind != "dataset":
+            continue
+        source, missing = entry.published, missing_files(known.resolve("dataset", name), data)
+        files = list(source.files(**entry.options)) if source else []
+        facts.append(
+            {
+                "name": name,
+                "summary": entry.summary,
+                "files": files,
+                "missing": missing,
+                "home": source.home if source else None,
+                "licence": source.licence if source else None,
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    for fact in facts:
+        state = f": missing {', '.join(fact['missing'])}" if fact["missing"] else ": here"
+        click.echo(f"{fact['name']}{state if fact['files'] else ''}")
+        click.echo(f"    {fact['summary']}")
+        if fact["home"]:
+            click.echo(f"    {fact['home']} ({fact['licence']})")
+    click.echo(f"Files are looked for below {data}; say --data DIRECTORY for another folder.")
+
+
+@data.command()
+@plugin_options
+@click.argument("dataset")
+@store_option
+@data_option
+def prepare(dataset: str, store: Path, data: Path) -> None:
+    """Decode DATASET into the store, and count what is in it.
+
+    What a suite needs is prepared by `run` too. Run it again after an interruption: it goes on.
+    """
+    _, pack = opened(dataset, store, data)
+    click.echo(table_of(pack), nl=False)
+
+
+@data.command()
+@plugin_options
+@click.argument("dataset")
+@store_option
+@data_option
+def verify(dataset: str, store: Path, data: Path) -> None:
+    """Compare DATASET with its files, with what was prepared, and with what its authors publish."""
+    from benchbench.data.inspect import miscounted
+    from benchbench.datasets import verified
+
+    choice, pack = opened(dataset, store, data)
+    faults = verified(choice, data, a_store(store))
+    source = choice.entry.published
+    expected = source.rows(**choice.options) if source else {}
+    faults += miscounted(pack, expected)
+    for fault in faults:
+        click.echo(fault)
+    if faults:
+        sys.exit(1)
+    told = "as its authors say" if expected else "its authors' counts are not known here"
+    click.echo(f"{choice.text}: {len(pack.labels):,} rows, unchanged since prepared; {told}")
+
+
+@data.command()
+@plugin_options
+@click.argument("dataset")
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("sheet.png"),
+    show_default=True,
+)
+@click.option("--augmentation", default="none", help="Show its views of each image, too.")
+@click.option("--classes", default=10, show_default=True, type=click.IntRange(min=1))
+@click.option("--images", default=4, show_default=True, type=click.IntRange(min=1))
+@click.option("--views", default=2, show_default=True, type=click.IntRange(min=1))
+@click.option("--seed", default=0, show_default=True)
+@store_option
+@data_option
+def show(
+    dataset: str,
+    out: Path,
+    augmentation: str,
+    classes: int,
+    images: int,
+    views: int,
+    seed: int,
+    store: Path,
+    data: Path,
+) -> None:
+    """Draw a sheet of DATASET: a row for each class, columns for each domain."""
+    from benchbench.data.inspect import contact_sheet
+    from benchbench.plan import build_augmentation
+
+    _, pack = opened(dataset, store, data)
+    steps = catalog().pipeline(augmentation)
+    augment = build_augmentation(steps, pack.task) if steps else None
+    sheet = contact_sheet(pack, augment, classes, images, views, seed)
+    try:
+        sheet.save(out)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{out} cannot be written: {error}") from None
+    click.echo(f"{out}: {sheet.width} × {sheet.height} pixels")
+
+
+@data.command()
+@plugin_options
+@store_option
+@data_option
+def doctor(store: Path, data: Path) -> None:
+    """Look for what is wrong with datasets here: plugins, leftovers, changed files."""
+    from benchbench.data.inspect import ailments
+
+    known = catalog()
+    faults = [str(aside) for aside in known.aside]
+    faults += ailments(a_store(store), data)
+    for fault in faults:
+        click.echo(fault)
+    if faults:
+        sys.exit(1)
+    click.echo(f"nothing amiss in store {store} and data {data}")
+
+
+def opened(dataset: str, store: Path, data: Path) -> tuple[Choice, Pack]:
+    from benchbench.datasets import packed
+    from benchbench.progress import Decoding
+
+    choice = catalog().resolve("dataset", dataset)
+    place = a_store(store)
+    place.check()
+    return choice, packed(choice, data, place, 0, Decoding())
+
+
+def a_store(root: Path) -> Store:
+    from benchbench.store import Store
+
+    return Store(root)
+
+
+def table_of(pack: Pack) -> str:
+    """Rows of every domain by split, labelled and not."""
+    from tabulate import tabulate
+
+    from benchbench.data.inspect import counts
+
+    body = [[*row] for row in counts(pack)]
+    head = ["domain", "train", "unlabelled", "val", "test", "classes"]
+    text = tabulate(body, head, tablefmt="github", intfmt=",")
+    c, h, w = pack.images.shape[1:]
+    return (
+        f"{text}\n\n{c} × {h} × {w} pixels, fingerprint {pack.fingerprint[:12]}, {pack.licence}\n"
+    )

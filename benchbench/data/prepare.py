@@ -1,0 +1,271 @@
+"""From a dataset's files to a pack in the store, once.
+
+Pixels lie under ``packs/pixels``, named after the files they were decoded from, as one array that
+is memory-mapped; the columns and the note beside it are an artifact of the store. Opening what was
+prepared reads no image and does not ask the dataset's plugin.
+"""
+
+import hashlib
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from benchbench.contracts import DomainData, ImageFiles
+from benchbench.data.images import read_image
+from benchbench.data.pack import Pack, digest_of, pack_of
+from benchbench.store import Store, enough_space, key_of, writing
+from benchbench.terms import BadInput
+
+Report = Callable[[int, int], None]  # rows decoded, rows in all
+Stat = tuple[str, int, int]  # a path, its size in bytes, its time of change in nanoseconds
+
+LOOKED_AT = 5000  # image files whose size and time are compared whenever a pack is opened
+BLOCK = 256  # rows that are decoded before anybody is told
+FLUSH_EVERY = 5.0  # seconds between two notes of how far decoding has come
+
+
+def prepared(
+    identity: Mapping[str, Any],
+    build: Callable[[], DomainData],
+    store: Store,
+    split_seed: int,
+    report: Report,
+) -> Pack:
+    """The pack of a dataset: opened if it was prepared before, else prepared.
+
+    ``identity`` is all that decides what ``build`` returns, but for the files it reads; if these
+    have changed since, the data are prepared anew, with a warning that names one.
+    """
+    key = key_of({**identity, "split_seed": split_seed})
+    kept = store.read("packs", key)
+    if kept is not None:
+        pack, changed = _opened(kept.tensors, kept.note, store), changed_file(kept.note["files"])
+        if pack is not None and changed is None:
+            return pack
+        why = f"{changed} has changed since" if changed else "pixels are gone"
+        warnings.warn(f"{identity['dataset']} is prepared anew: {why}", stacklevel=2)
+    data = build()
+    pack, pixels = prepare(data, store, split_seed, report)
+    columns = {"labels": pack.labels, "domains": pack.domains, "split": pack.split}
+    if pack.groups is not None:
+        columns["groups"] = pack.groups
+    short = {name: column.to(torch.int32) for name, column in columns.items()}
+    note = {
+        **{name: getattr(pack, name) for name in NOTED},
+        "dataset": identity["dataset"],
+        "pixels": pixels.name,
+        "files": _stats(data),
+    }
+    store.write("packs", key, short, note)
+    return pack
+
+
+def verified(
+    identity: Mapping[str, Any], data: DomainData, store: Store, split_seed: int
+) -> list[str]:
+    """What is no longer as it was when the dataset was prepared, a sentence each."""
+    key = key_of({**identity, "split_seed": split_seed})
+    kept = store.read("packs", key)
+    assert kept is not None, "it was opened before"
+    place = store.root / "packs" / "pixels" / kept.note["pixels"]
+    pack = _opened(kept.tensors, kept.note, store)
+    assert pack is not None
+    if isinstance(data.images, ImageFiles):
+        if listed(data.images, place.parent) != place:
+            return [f"files of {identity['dataset']} have changed since it was prepared"]
+        digest = json.loads(place.with_suffix(".json").read_text())["sha256"]
+    else:
+        digest = digest_of(data.images)
+    faults = []
+    if hashlib.sha256(pack.images.numpy().data).hexdigest() != digest:
+        faults.append(f"the pixels in {place} are not those that were decoded; delete it")
+    if pack_of(data, split_seed, pack.images, digest).fingerprint != pack.fingerprint:
+        faults.append(f"labels, domains or splits of {identity['dataset']} have changed")
+    return faults
+
+
+NOTED = ("class_names", "domain_names", "group_names", "metric", "licence", "fingerprint")
+
+
+def prepare(data: DomainData, store: Store, split_seed: int, report: Report) -> tuple[Pack, Path]:
+    """A pack whose pixels lie in the store, and where.
+
+    BadInput names images that cannot be decoded, or what breaks the contract of DomainData.
+    """
+    folder = store.root / "packs" / "pixels"
+    if isinstance(data.images, ImageFiles):
+        place, digest = decoded(data.images, folder, report)
+    else:
+        digest = digest_of(data.images)
+        place = folder / f"{digest[:32]}.npy"
+        if not place.exists():
+            with writing(store.root):
+                folder.mkdir(parents=True, exist_ok=True)
+                partial = place.with_suffix(f".{os.getpid()}.part")
+                try:
+                    with partial.open("wb") as file:
+                        np.save(file, data.images.numpy())
+                    partial.replace(place)
+                finally:
+                    partial.unlink(missing_ok=True)
+    pack = pack_of(replace(data, images=_mapped(place)), split_seed, _mapped(place), digest)
+    return pack, place
+
+
+def _mapped(place: Path) -> Tensor:
+    return torch.from_numpy(np.load(place, mmap_mode="c"))  # torch wants no read-only memory
+
+
+def _opened(columns: Mapping[str, Tensor], note: Any, store: Store) -> Pack | None:
+    """None if the pixels are gone."""
+    place = store.root / "packs" / "pixels" / note["pixels"]
+    if not place.exists():
+        return None
+    tensors: dict[str, Any] = {"groups": None}
+    tensors |= {name: column.long() for name, column in columns.items()}
+    words = {name: note[name] for name in NOTED}
+    words = {n: tuple(word) if isinstance(word, list) else word for n, word in words.items()}
+    return Pack(_mapped(place), **tensors, **words)
+
+
+def _stats(data: DomainData) -> list[Stat]:
+    """Of everything the data were read from; of many images, of some that are evenly spread."""
+    paths = [str(path.resolve()) for path in data.sources]
+    if isinstance(data.images, ImageFiles):
+        root, every = data.images.root.resolve(), data.images.paths
+        chosen = every[:: max(1, -(-len(every) // LOOKED_AT))]
+        paths += [f"{root}{os.sep}{path}" for path in chosen]
+    return [_stat(path) for path in paths]
+
+
+def _stat(path: str) -> Stat:
+    status = os.stat(path)  # noqa: PTH116 (a Path for each of millions would double the time)
+    return path, status.st_size, status.st_mtime_ns
+
+
+def changed_file(files: Sequence[Sequence[Any]]) -> str | None:
+    """The first file that is not as it was."""
+    for path, size, changed in files:
+        try:
+            same = _stat(path) == (path, size, changed)
+        except OSError:
+            same = False
+        if not same:
+            return str(path)
+    return None
+
+
+def decoded(files: ImageFiles, folder: Path, report: Report) -> tuple[Path, str]:
+    """Where the pixels uint8 [N, 3, size, size] lie, and their sha256.
+
+    They are decoded again only if a file's place, name, size or time of change is another. A
+    second process that wants the same waits for the first.
+    """
+    target = listed(files, folder)
+    note = target.with_suffix(".json")
+    if not (note.exists() and target.exists()):
+        with writing(folder.parents[1]):
+            folder.mkdir(parents=True, exist_ok=True)
+        with alone(target):
+            if not (note.exists() and target.exists()):
+                _decode(files, target, note, report)
+    return target, json.loads(note.read_text())["sha256"]
+
+
+def listed(files: ImageFiles, folder: Path) -> Path:
+    """Where the files' pixels belong: a name made of theirs, their sizes and times of change."""
+    how = [files.size] if files.crop is None else [files.size, files.crop]
+    root = files.root.resolve()
+    listing = hashlib.sha256(f"{how}\0{root}\n".encode())
+    for path in files.paths:
+        try:
+            _, size, changed = _stat(f"{root}{os.sep}{path}")
+        except OSError as error:
+            raise BadInput(f"image {root / path} cannot be read: {error.strerror}") from None
+        listing.update(os.fsencode(path) + f"\0{size}\0{changed}\n".encode())
+    return folder / f"{listing.hexdigest()[:32]}.npy"
+
+
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """No other process decodes to ``target``; says so if it has to wait for one."""
+    lock = FileLock(target.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        warnings.warn("another process prepares the same data; waiting for it", stacklevel=2)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
+    """The pixels, then the note, each under its name only when it is complete.
+
+    What a killed process had decoded is kept, and not decoded again.
+    """
+    partial, progress = target.with_suffix(".decoding"), target.with_suffix(".rows")
+    shape, root, count = (len(files), 3, files.size, files.size), files.root, len(files)
+    store = target.parents[2]
+    broken: list[BadInput] = []
+    done = 0
+
+    def read(row: int) -> None:
+        try:
+            pixels[row] = read_image(root / files.paths[row], files.size, files.crop)
+        except BadInput as error:
+            broken.append(error)
+
+    try:
+        with writing(store):
+            if progress.exists() and partial.exists():
+                done = int(progress.read_text())
+                pixels = np.lib.format.open_memmap(partial, "r+")
+            else:
+                progress.unlink(missing_ok=True)
+                enough_space(store, math.prod(shape))
+                pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+                if hasattr(os, "posix_fallocate"):  # a full disk ends a mapping in SIGBUS
+                    with partial.open("r+b") as file:
+                        os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+        told = time.monotonic()
+        with ThreadPoolExecutor() as pool:
+            for start in range(done, count, BLOCK):
+                end = min(start + BLOCK, count)
+                list(pool.map(read, range(start, end)))
+                report(end, count)
+                if not broken and time.monotonic() - told > FLUSH_EVERY:
+                    pixels.flush()
+                    with writing(store):
+                        progress.write_text(f"{end}")
+                    told = time.monotonic()
+        if broken:
+            others = f"; nor can {len(broken) - 1} others" if len(broken) > 1 else ""
+            raise BadInput(f"{broken[0]}{others}")
+        pixels.flush()
+        digest = hashlib.sha256(pixels.data).hexdigest()
+        with writing(store):
+            partial.replace(target)
+            scratch = target.with_suffix(".part")
+            scratch.write_text(json.dumps({"sha256": digest}))
+            scratch.replace(note)
+            progress.unlink(missing_ok=True)
+    except BadInput:
+        partial.unlink(missing_ok=True)
+        progress.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,56 @@
+"""From a dataset that a suite names to its pack."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from benchbench.catalog import Choice
+from benchbench.contracts import DomainData
+from benchbench.data import prepare
+from benchbench.data.pack import Pack
+from benchbench.store import Store
+from benchbench.terms import MissingData
+
+
+def packed(
+    dataset: Choice, root: Path, store: Store, split_seed: int, report: prepare.Report
+) -> Pack:
+    """The dataset's pack, prepared if it is not there. MissingData if its files are not."""
+    build = partial(described, dataset, root)
+    return prepare.prepared(_source(dataset, root), build, store, split_seed, report)
+
+
+def verified(dataset: Choice, root: Path, store: Store, split_seed: int = 0) -> list[str]:
+    """What of a prepared dataset is no longer as its files are, a sentence each."""
+    return prepare.verified(_source(dataset, root), described(dataset, root), store, split_seed)
+
+
+def described(dataset: Choice, root: Path) -> DomainData:
+    """What the dataset's plugin says of it. MissingData if its files are not there."""
+    if missing := missing_files(dataset, root):
+        raise MissingData(told_missing(dataset, root, missing))
+    data: DomainData = dataset.build(root)
+    return data
+
+
+def _source(dataset: Choice, root: Path) -> dict[str, str]:
+    """All that decides what a dataset's factory returns, but for the files."""
+    digest = dataset.entry.plugin.digest
+    return {"dataset": dataset.text, "plugin": digest, "root": str(root.resolve())}
+
+
+def missing_files(dataset: Choice, root: Path) -> list[str]:
+    """Paths below the root that the dataset needs, as far as it says which, and are not there."""
+    source = dataset.entry.published
+    wanted = source.files(**dataset.options) if source else ()
+    return [path for path in wanted if not (root / path).exists()]
+
+
+def told_missing(dataset: Choice, root: Path, missing: Sequence[str]) -> str:
+    listed = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if missing[20:] else "")
+    source = dataset.entry.published
+    assert source is not None, "what says which files it needs says where they are from"
+    return (
+        f"dataset {dataset.entry.name} needs {listed} below {root}; its authors publish it at "
+        f"{source.home} ({source.licence})"
+    )

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+
+from benchbench.metrics import METRICS, parts, resolve_metric
+from benchbench.terms import BadInput
+
+
+@pytest.fixture
+def answers():
+    """Predictions of six classes where four are asked for, and groups of which one is empty."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 1, 3, 5], 400, p=[0.5, 0.3, 0.15, 0.05])
+    predictions = np.where(rng.random(400) < 0.5, labels, rng.integers(0, 6, 400))
+    groups = rng.choice([-1, 0, 2, 3], 400)
+    return [torch.from_numpy(values) for values in (predictions, labels, groups)]
+
+
+def test_metrics_are_those_of_scikit_learn(answers):
+    predictions, labels, groups = answers
+    y, p = labels.numpy(), predictions.numpy()
+    asked = np.unique(y)
+    assert METRICS["accuracy"](*answers) == pytest.approx(accuracy_score(y, p))
+    with pytest.warns(UserWarning, match="y_pred contains classes"):
+        balanced = balanced_accuracy_score(y, p)
+    assert METRICS["per_class_mean"](*answers) == pytest.approx(balanced)
+    f1 = f1_score(y, p, average="macro", labels=asked)
+    assert METRICS["macro_f1"](*answers) == pytest.approx(f1)
+    by_group = {g: accuracy_score(y[groups == g], p[groups == g]) for g in (0, 2, 3)}
+    assert METRICS["worst_group"](*answers) == pytest.approx(min(by_group.values()))
+    assert {part.group: part.accuracy for part in parts(*answers)} == pytest.approx(by_group)
+    assert sum(part.n for part in parts(*answers)) == int((groups >= 0).sum())
+
+
+def test_a_metric_that_is_not_there_or_lacks_groups_is_refused():
+    with pytest.raises(BadInput, match="no metric is named 'acuracy'; did you mean 'accuracy'"):
+        resolve_metric("acuracy", None)
+    with pytest.raises(BadInput, match="worst_group needs groups"):
+        resolve_metric("worst_group", None)
