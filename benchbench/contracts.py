@@ -49,9 +49,10 @@ class DomainData:
     class_names: tuple[str, ...]
     domain_names: tuple[str, ...]
     split: Tensor | None = None  # int64 [N] of TRAIN, VAL, TEST; None: the core draws it
-    groups: Tensor | None = None  # int64 [N]; a drawn split keeps each on one side; −1: in none
+    units: Tensor | None = None  # int64 [N]: a patient, a camera; a drawn split keeps each whole
     licence: str = "unknown"
-    group_names: tuple[str, ...] = ()  # of groups 0, 1, …, where a record should tell them apart
+    groups: Tensor | None = None  # int64 [N], what a score is told apart by; −1: in none
+    group_names: tuple[str, ...] = ()
     metric: str = "accuracy"  # the dataset's own, of benchbench.metrics, such as "macro_f1"
     sources: tuple[Path, ...] = ()  # files and folders, but images, that the above was read from
 

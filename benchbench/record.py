@@ -85,7 +85,7 @@ class Score(Part):
     accuracy: float
     per_class_mean: float
     value: float | None = None  # of the dataset's own metric, in [0, 1]; None: it is the accuracy
-    groups: tuple[GroupScore, ...] = ()  # those with a name and test rows
+    groups: tuple[GroupScore, ...] = ()  # those with test rows
     n: int
 
 

@@ -232,8 +232,7 @@ def score(
 def group_scores(
     predictions: Tensor, labels: Tensor, groups: Tensor | None, pack: Pack
 ) -> tuple[GroupScore, ...]:
-    """Of the groups that have names."""
-    if groups is None or not pack.group_names:
+    if groups is None:
         return ()
     return tuple(
         GroupScore(group=pack.group_names[part.group], accuracy=part.accuracy, n=part.n)

@@ -59,7 +59,7 @@ def test_every_first_party_entry_passes_every_check(check, root, scratch, kept):
     outcome = Check(subject, check.test).run()
     assert outcome.status in ("passed", "skipped"), outcome.message
     if outcome.status == "skipped":
-        assert SKIPS.get(check.name, "it has no groups") in outcome.message or (
+        assert SKIPS.get(check.name, "it has no units") in outcome.message or (
             check.entry.name == "folder" and "the core draws its split" in outcome.message
         )
 

@@ -867,9 +867,9 @@ def missing_class(root):
 
 
 def no_test(root):
-    """A domain without test rows."""
+    """A dataset without test rows."""
     data = bars(8)
-    return replace(data, split=data.split.masked_fill(rows_of(data, "odd", TEST), TRAIN))
+    return replace(data, split=data.split.masked_fill(data.split == TEST, TRAIN))
 
 
 def unlabelled_test(root):
@@ -888,10 +888,10 @@ def comma_domain(root):
     return replace(bars(8), domain_names=("left", "right > wrong", "odd"))
 
 
-def split_groups(root):
+def split_units(root):
     """A patient in training and test."""
     data = bars(8)
-    return replace(data, groups=torch.arange(len(data.labels)) // 9 % 3)
+    return replace(data, units=torch.arange(len(data.labels)) // 9 % 3)
 
 
 def no_licence(root):
@@ -1019,11 +1019,11 @@ DEFECTS = [
     ("dataset", labels_as_bytes, "contract", "labels must be int64"),
     ("dataset", unknown_as_class, "classes", "'unknown' is no class; .* label UNKNOWN"),
     ("dataset", missing_class, "classes", "'left' has no training rows of class 'high'"),
-    ("dataset", no_test, "splits", "'odd' has no test rows; leave split out"),
+    ("dataset", no_test, "splits", "no domain has test rows with labels; leave split"),
     ("dataset", unlabelled_test, "splits", "test rows without label; use them for training"),
     ("dataset", domain_per_class, "domains", "who reads domains reads labels"),
     ("dataset", comma_domain, "domains", "cannot be written in a shift; leave"),
-    ("dataset", split_groups, "groups_apart", "keep a group on one side"),
+    ("dataset", split_units, "units_apart", "keep a unit on one side"),
     ("dataset", no_licence, "licence", r"set DomainData\(licence=…\)"),
     ("dataset", black, "not_blank", r"multiply by 255 before .to\(torch.uint8\)"),
     ("dataset", downloads, "offline", "reaches for the network: .*say in BadInput which files"),

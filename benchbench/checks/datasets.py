@@ -115,7 +115,7 @@ def no_row_twice(subject: Subject) -> None:
         if not same:
             raise Broken(
                 f"rows {first} ({place(pack, first)}) and {row} ({place(pack, row)}) are the same "
-                "image; drop one, or give both one group and let the core draw the split"
+                "image; drop one, or give both one unit and let the core draw the split"
             )
 
 
@@ -123,16 +123,16 @@ def place(pack: Pack, row: int) -> str:
     return f"{pack.domain_names[int(pack.domains[row])]}, {NAMES[int(pack.split[row])]}"
 
 
-def groups_apart(subject: Subject) -> None:
-    """Rows of one group (a patient, a camera, a scan) are on one side of a split it brings."""
+def units_apart(subject: Subject) -> None:
+    """Rows of one unit (a patient, a camera, a scan) are on one side of a split it brings."""
     data = subject.data
-    if data.groups is None or data.split is None:
-        raise Skip("it has no groups" if data.groups is None else "the core draws its split")
-    for group in data.groups.unique().tolist():
-        sides = data.split[data.groups == group].unique().tolist()
+    if data.units is None or data.split is None:
+        raise Skip("it has no units" if data.units is None else "the core draws its split")
+    for unit in data.units[data.units >= 0].unique().tolist():
+        sides = data.split[data.units == unit].unique().tolist()
         if len(sides) > 1:
             words = " and ".join(NAMES[side] for side in sides)
-            raise Broken(f"group {group} is in {words}; keep a group on one side")
+            raise Broken(f"unit {unit} is in {words}; keep a unit on one side")
 
 
 def not_blank(subject: Subject) -> None:
@@ -159,7 +159,7 @@ CHECKS = (
     classes,
     domains,
     no_row_twice,
-    groups_apart,
+    units_apart,
     not_blank,
     licence,
 )

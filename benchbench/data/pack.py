@@ -47,24 +47,22 @@ def pack_of(data: DomainData, split_seed: int, images: Tensor, digest: str) -> P
     BadInput names what breaks the contract of DomainData.
     """
     count, names = len(images), data.domain_names
-    for column in ("labels", "domains", "split", "groups"):
+    for column in ("labels", "domains", "split", "units", "groups"):
         values = getattr(data, column)
         if values is not None and (values.dtype != torch.int64 or values.shape != (count,)):
             raise BadInput(f"the dataset's {column} must be int64 of shape [{count}]")
     _check_range("labels", data.labels, UNKNOWN, len(data.class_names))
     _check_range("domains", data.domains, 0, len(names))
     if data.groups is not None:
-        ends = len(data.group_names) or torch.iinfo(torch.int64).max
-        _check_range("groups", data.groups, -1, ends)
+        _check_range("groups", data.groups, -1, len(data.group_names))
     resolve_metric(data.metric, data.groups)
     split = data.split
     if split is None:
-        split = draw_split(data.labels, data.domains, data.groups, names, split_seed)
+        split = draw_split(data.labels, data.domains, data.units, names, split_seed)
     _check_range("split", split, TRAIN, TEST + 1)
     fingerprint = hashlib.sha256(digest.encode())
     fingerprint.update(json.dumps([images.shape, data.class_names, names]).encode())
-    scored_by = data.groups if data.group_names or data.metric == "worst_group" else None
-    for values in (data.labels, data.domains, split, scored_by):
+    for values in (data.labels, data.domains, split, data.groups):
         if values is not None:
             fingerprint.update(values.contiguous().numpy().data)
     return Pack(

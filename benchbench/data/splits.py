@@ -9,18 +9,18 @@ HELD_OUT = 0.2  # the share of a stratum that tests; the same share of the rest 
 
 
 def draw_split(
-    labels: Tensor, domains: Tensor, groups: Tensor | None, names: tuple[str, ...], seed: int
+    labels: Tensor, domains: Tensor, units: Tensor | None, names: tuple[str, ...], seed: int
 ) -> Tensor:
     """int64 [N] of TRAIN, VAL, TEST, drawn within each domain and class.
 
-    With groups, whole groups are drawn, each within the domain where it first occurs: no group is
-    on two sides, in whatever domains it has rows. A row in no group is one of its own.
+    With units, whole units are drawn, each within the domain where it first occurs: none is on two
+    sides, in whatever domains it has rows. A row of unit −1 is one of its own.
     """
-    if groups is None:
+    if units is None:
         units, strata = torch.arange(len(labels)), torch.stack([domains, labels], 1)
     else:
-        alone = int(groups.max()) + 1 + torch.arange(len(groups))
-        units = torch.where(groups < 0, alone, groups).unique(return_inverse=True)[1]
+        alone = int(units.max()) + 1 + torch.arange(len(units))
+        units = torch.where(units < 0, alone, units).unique(return_inverse=True)[1]
         first = torch.full((int(units.max()) + 1,), len(names))
         first = first.scatter_reduce(0, units, domains, "amin")
         strata = torch.stack([first[units], torch.zeros_like(units)], 1)

@@ -99,7 +99,7 @@ def digits(root: Path, *, size: int = 32, seed: int = 0) -> DomainData:
     | glyphs |  2640 | 660 | 1140 | matplotlib's fonts in two colours, turned, moved, blurred  |
 
     No two splits share a scan, a pixel of a photograph or a typeface; no two domains share a
-    scan. ``groups`` are the scans and the typefaces. Nothing is read from ``root``.
+    scan. ``units`` are the scans and the typefaces. Nothing is read from ``root``.
     """
     if size < 8:
         raise BadInput(f"digits(size={size}) is too small to read: the scans have 8 pixels a side")
@@ -124,7 +124,7 @@ def digits(root: Path, *, size: int = 32, seed: int = 0) -> DomainData:
         class_names=tuple("0123456789"),
         domain_names=("scans", "photos", "glyphs"),
         split=torch.tensor([row.split for row in rows]),
-        groups=torch.tensor(
+        units=torch.tensor(
             [scan.scan for scan in scans]
             + [photo.scan for photo in photos]
             + [len(pixels) + glyph.split for glyph in glyphs]  # a split is a typeface

@@ -36,7 +36,7 @@ def arrays(
 
     Files are joined by the names of their domains and must agree in their classes. Images become
     RGB of ``size`` × ``size``, bilinear. A domain without ``val`` gets a fifth of its ``train`` as
-    such, drawn with ``seed`` within each class, or in whole groups where there are groups.
+    such, drawn with ``seed`` within each class, or in whole units where there are groups.
     """
     if size < 1:
         raise BadInput(f"arrays(size={size}) leaves no pixels: size must be at least 1")
@@ -64,14 +64,14 @@ def arrays(
             for part in parts
         ]
     )
-    groups = joined_groups([p["group"] for p in parts], [len(p["labels"]) for p in parts])
+    units = joined_units([p["group"] for p in parts], [len(p["labels"]) for p in parts])
     split = None
     if all(part["split"] is not None for part in parts):
         split = np.concatenate([part["split"] for part in parts])
         for number, name in enumerate(domain_names):
             if not (split[domains == number] == VAL).any():
                 train = ((domains == number) & (split == TRAIN)).nonzero()[0]
-                split[drawn_val(train, labels, groups, f"{seed}/{name}")] = VAL
+                split[drawn_val(train, labels, units, f"{seed}/{name}")] = VAL
         split = torch.from_numpy(split)
     return DomainData(
         images=torch.from_numpy(np.concatenate([part["images"] for part in parts])),
@@ -80,19 +80,19 @@ def arrays(
         class_names=class_names,
         domain_names=domain_names,
         split=split,
-        groups=None if groups is None else torch.from_numpy(groups),
+        units=None if units is None else torch.from_numpy(units),
         licence=licence,
     )
 
 
 def drawn_val(
-    train: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, seed: str
+    train: np.ndarray, labels: np.ndarray, units: np.ndarray | None, seed: str
 ) -> np.ndarray:
-    """A fifth of the rows ``train`` of each class, or of their groups."""
+    """A fifth of the rows ``train`` of each class, or of their units."""
     rng = np.random.Generator(np.random.PCG64(list(seed.encode())))
-    if groups is not None:
-        members = np.unique(groups[train])
-        return train[np.isin(groups[train], rng.permutation(members)[: (len(members) + 2) // 5])]
+    if units is not None:
+        members = np.unique(units[train])
+        return train[np.isin(units[train], rng.permutation(members)[: (len(members) + 2) // 5])]
     drawn = []
     for label in np.unique(labels[train]):
         rows = train[labels[train] == label]
@@ -100,8 +100,8 @@ def drawn_val(
     return np.concatenate(drawn)
 
 
-def joined_groups(parts: list[np.ndarray | None], sizes: list[int]) -> np.ndarray | None:
-    """Groups of different files are different; a row without a group is one of its own."""
+def joined_units(parts: list[np.ndarray | None], sizes: list[int]) -> np.ndarray | None:
+    """Groups of different files are different; a row without one is a unit of its own."""
     if all(part is None or (part < 0).all() for part in parts):
         return None
     joined, start = [], 0

@@ -98,7 +98,7 @@ def iwildcam(root: Path, *, unlabelled: bool = True, size: int = 448) -> DomainD
 
     Domains are sets of cameras: ``train``, whose validation and test rows are id_val and id_test,
     ``val``, ``test``, and with ``unlabelled`` also ``extra``, which has training rows alone: a
-    stage gets them with sees = "all". Groups are cameras.
+    stage gets them with sees = "all".
     """
     import pandas as pd
 
@@ -110,7 +110,6 @@ def iwildcam(root: Path, *, unlabelled: bool = True, size: int = 448) -> DomainD
             domains=coded(data.split_array, {0: 0, 3: 0, 4: 0, 1: 1, 2: 2}),
             split=coded(data.split_array, {0: TRAIN, 3: VAL, 4: TEST, 1: TEST, 2: TEST}),
             labels=data.y_array.numpy(),
-            groups=data.metadata_array[:, 0].numpy(),
         )
     ]
     sources = [top / "metadata.csv", top / "categories.csv"]

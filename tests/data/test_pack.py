@@ -130,11 +130,11 @@ def test_a_drawn_split_has_the_same_shares_of_every_class_and_domain():
     assert not torch.equal(split, other)
 
 
-def test_a_drawn_split_keeps_groups_whole():
+def test_a_drawn_split_keeps_units_whole():
     data = tiny(None)
-    groups = 7 * (torch.arange(len(data.labels)) // 12)  # each has rows in two or three domains
-    split = draw_split(data.labels, data.domains, groups, data.domain_names, 0)
-    assert all(len(split[groups == group].unique()) == 1 for group in groups.unique())
+    units = 7 * (torch.arange(len(data.labels)) // 12)  # each has rows in two or three domains
+    split = draw_split(data.labels, data.domains, units, data.domain_names, 0)
+    assert all(len(split[units == unit].unique()) == 1 for unit in units.unique())
     assert all((split == s).any() for s in (TRAIN, VAL, TEST))
 
 

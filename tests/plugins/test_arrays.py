@@ -95,17 +95,17 @@ def test_a_val_that_is_there_is_kept(plant):
     assert data.split.tolist() == split.tolist()
 
 
-def test_groups_stay_on_one_side_and_a_row_without_one_is_alone(plant):
+def test_units_stay_on_one_side_and_a_row_without_one_is_alone(plant):
     group = np.repeat(np.arange(10), 8)
     group[-4:] = -1
     root = plant(x=columns(n=80, group=group), y=columns(n=20, domain="b"))
     data = arrays(root)
-    first = data.groups[:80]
+    first = data.units[:80]
     assert first[:76].tolist() == group[:76].tolist() and len(first[76:].unique()) == 4
-    assert len(data.groups[80:].unique()) == 20 and data.groups[80:].min() > first.max()
+    assert len(data.units[80:].unique()) == 20 and data.units[80:].min() > first.max()
     train, val = (set(first[data.split[:80] == part].tolist()) for part in (TRAIN, VAL))
     assert val and not train & val
-    assert arrays(root, files="y.npz").groups is None
+    assert arrays(root, files="y.npz").units is None
 
 
 def test_an_unknown_label_stays_unknown_and_a_missing_split_is_left_to_the_core(plant):

@@ -77,7 +77,7 @@ def test_each_split_of_each_domain_has_ten_classes_of_equal_size(data):
 
 def test_no_scan_is_in_two_domains_or_on_two_sides_of_a_split(data):
     homes = [
-        set(data.groups[(data.domains == DOMAINS[domain]) & (data.split == split)].tolist())
+        set(data.units[(data.domains == DOMAINS[domain]) & (data.split == split)].tolist())
         for domain in ("scans", "photos")
         for split in SPLITS
     ]
@@ -90,14 +90,14 @@ def test_no_scan_is_a_copy_of_another():
 
 
 def test_no_group_is_on_two_sides_of_a_split(data):
-    for group in data.groups.unique():
-        assert len(data.split[data.groups == group].unique()) == 1
+    for group in data.units.unique():
+        assert len(data.split[data.units == group].unique()) == 1
 
 
 def test_every_image_of_scans_is_the_scan_that_its_group_names(data):
     source = load_digits()
     here = data.domains == DOMAINS["scans"]
-    index = data.groups[here].numpy()
+    index = data.units[here].numpy()
     expected = enlarged_by_torch(source.images[index], 32)
     assert np.abs(data.images[here].numpy() - expected).max() <= 1
     assert (data.labels[here].numpy() == source.target[index]).all()
@@ -107,7 +107,7 @@ def test_every_photo_is_its_scan_subtracted_from_its_region(data, photos):
     source, photographs = load_digits(), load_sample_images().images
     here = data.domains == DOMAINS["photos"]
     index = np.array([photo.scan for photo in photos])
-    assert (data.groups[here].numpy() == index).all()
+    assert (data.units[here].numpy() == index).all()
     assert (data.labels[here].numpy() == source.target[index]).all()
     crops = np.stack(
         [photographs[p.photograph][p.top : p.top + 48, p.left : p.left + 48] for p in photos]
@@ -140,8 +140,8 @@ def test_no_typeface_is_used_by_two_splits(data, glyphs):
 
 def test_a_glyph_shares_its_group_with_its_typeface_and_with_no_scan(data):
     here = data.domains == DOMAINS["glyphs"]
-    assert (data.groups[here] == 1797 + data.split[here]).all()
-    assert data.groups[~here].max() < 1797
+    assert (data.units[here] == 1797 + data.split[here]).all()
+    assert data.units[~here].max() < 1797
 
 
 @pytest.mark.parametrize("font", [font for fonts in bundled.FONTS.values() for font in fonts])
@@ -201,7 +201,7 @@ def test_glyphs_show_their_two_colours_far_enough_apart_and_in_either_order(data
 def test_the_same_seed_gives_the_same_pixels_and_another_seed_others(data):
     again = bundled.digits(Path("elsewhere"))
     other = bundled.digits(Path("unread"), seed=1)
-    for column in ("images", "labels", "domains", "split", "groups"):
+    for column in ("images", "labels", "domains", "split", "units"):
         assert torch.equal(getattr(data, column), getattr(again, column))
     for domain in DOMAINS.values():
         here = data.domains == domain
@@ -216,7 +216,7 @@ def test_a_plan_is_the_same_on_every_machine(photos, glyphs):
 
 def test_another_size_shows_the_same_things(data):
     small = bundled.digits(Path("unread"), size=16)
-    for column in ("labels", "domains", "split", "groups"):
+    for column in ("labels", "domains", "split", "units"):
         assert torch.equal(getattr(data, column), getattr(small, column))
     halved = F.avg_pool2d(data.images.float(), 2)
     assert (halved - small.images).abs().mean((1, 2, 3)).max() < 20

@@ -48,7 +48,7 @@ def test_an_image_gets_the_names_of_the_folders_it_lies_in(plant):
     assert data.images.size == 64
     assert (data.labels.dtype, data.domains.dtype) == (torch.int64, torch.int64)
     assert data.split is None
-    assert data.groups is None
+    assert data.units is None
 
 
 def test_images_of_any_mode_and_size_are_listed_as_torchvision_lists_them(tmp_path):
