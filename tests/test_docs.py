@@ -36,7 +36,11 @@ def test_every_command_in_the_documentation_exists_with_its_options():
     for line in found:
         name, *words = shlex.split(line, comments=True)[1:]
         assert name in main.commands, line
-        known = {option for p in main.commands[name].params for option in p.opts}
+        command = main.commands[name]
+        if isinstance(command, click.Group):
+            assert words[0] in command.commands, line
+            command = command.commands[words.pop(0)]
+        known = {option for p in command.params for option in p.opts}
         assert {w.split("=")[0] for w in words if w.startswith("-")} <= known, line
 
 
@@ -129,3 +133,10 @@ def test_every_augmentation_of_a_paper_stands_in_the_methods():
     presets = [n for kind, n in offered if kind == "augmentation" and n.endswith("_views")]
     assert len(presets) == 4
     assert all(f"`{name}`" in METHODS for name in (*presets, "wilds_strong"))
+
+
+def test_every_dataset_is_in_its_page():
+    page = (ROOT / "docs" / "datasets.md").read_text()
+    for kind, name in load(Wanted(allowed=())).entries:
+        if kind == "dataset" and name != "digits":
+            assert f"`{name}" in page, name

@@ -182,12 +182,11 @@ def table_of(pack: Pack) -> str:
     """Rows of every domain by split, labelled and not."""
     from tabulate import tabulate
 
-    from benchbench.data.inspect import counts
+    from benchbench.data.inspect import counts, lonely
 
     body = [[*row] for row in counts(pack)]
     head = ["domain", "train", "unlabelled", "val", "test", "classes"]
     text = tabulate(body, head, tablefmt="github", intfmt=",")
     c, h, w = pack.images.shape[1:]
-    return (
-        f"{text}\n\n{c} × {h} × {w} pixels, fingerprint {pack.fingerprint[:12]}, {pack.licence}\n"
-    )
+    about = f"{c} × {h} × {w} pixels, fingerprint {pack.fingerprint[:12]}, {pack.licence}"
+    return "\n".join([text, "", about, *lonely(pack)]) + "\n"

@@ -40,6 +40,16 @@ def miscounted(pack: Pack, expected: Mapping[str, int]) -> list[str]:
     return faults
 
 
+def lonely(pack: Pack) -> list[str]:
+    """A sentence for every class that has labelled rows in one domain alone."""
+    told = []
+    for number, name in enumerate(pack.class_names):
+        homes = pack.domains[pack.labels == number].unique().tolist()
+        if len(homes) == 1 and len(pack.domain_names) > 1:
+            told.append(f"class {name!r} has rows in domain {pack.domain_names[homes[0]]!r} alone")
+    return told
+
+
 def ailments(store: Store, data: Path) -> list[str]:
     """What is wrong with the store's packs and the data folder, a sentence each."""
     faults = []

@@ -1,12 +1,13 @@
-"""Datasets of one's own, without code: ``folder`` of images, ``arrays`` in npz files."""
+"""Datasets of one's own, without code: a ``folder`` or a ``table`` of images, ``arrays``."""
 
 from collections.abc import Callable
 
 from benchbench import DomainData, hookimpl
 from benchbench_files.arrays import arrays
+from benchbench_files.table import table
 from benchbench_files.tree import folder
 
 
 @hookimpl
 def benchbench_datasets() -> dict[str, Callable[..., DomainData]]:
-    return {"arrays": arrays, "folder": folder}
+    return {"arrays": arrays, "folder": folder, "table": table}

@@ -82,6 +82,7 @@ def arrays(
         split=split,
         units=None if units is None else torch.from_numpy(units),
         licence=licence,
+        sources=tuple(places),
     )
 
 

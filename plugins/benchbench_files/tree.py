@@ -71,6 +71,7 @@ def folder(
         domain_names=tuple(domain_names),
         split=split,
         licence=licence,
+        sources=(top, *(top / name for name in folders)),  # a file more or less changes its folder
     )
 
 

@@ -1,0 +1,116 @@
+"""The dataset ``table``: images that a csv file lists, wherever they lie."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput, DomainData, ImageFiles
+from benchbench_files.tree import contents
+
+SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
+NEEDED, KNOWN = ("path", "label", "domain"), ("path", "label", "domain", "split", "group")
+
+
+def table(
+    root: Path,
+    *,
+    file: str = "table.csv",
+    size: int = 224,
+    metric: str = "accuracy",
+    licence: str = "that of the table's owner",
+) -> DomainData:
+    """Images in the rows of a csv ``file`` below ``root``.
+
+    Its columns are ``path`` (from the csv file's folder), ``label`` (empty where unknown),
+    ``domain``, and perhaps ``split`` (train, val or test in every row, else it is drawn) and
+    ``group`` (a patient, a camera; may be empty): rows of a group stay together in a drawn split,
+    and with ``metric='worst_group'`` the score is that of the worst group. Other columns are
+    passed over.
+    """
+    if size < 1:
+        raise BadInput(f"table(size={size}) leaves no pixels: size must be at least 1")
+    place = Path(root) / file
+    rows = read(place)
+    top = place.parent.resolve()
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows, start=2):
+        path = row["path"]
+        where = (top / path).resolve()
+        if not where.is_relative_to(top):
+            raise BadInput(f"{place}, line {number}: {path!r} lies outside {top}")
+        if not where.is_file():
+            raise BadInput(f"{place}, line {number}: there is no image {where}")
+        if path in seen:
+            raise BadInput(f"{place}, line {number}: {path!r} is in line {seen[path]} too")
+        seen[path] = number
+    class_names = sorted({row["label"] for row in rows} - {""})
+    domain_names = list(dict.fromkeys(row["domain"] for row in rows))
+    group_names = sorted({row.get("group", "") for row in rows} - {""})
+    groups = codes(rows, "group", group_names) if group_names else None
+    if metric == "worst_group" and groups is None:
+        raise BadInput(f"{place} has no groups, which metric='worst_group' needs")
+    told_apart = metric == "worst_group"
+    return DomainData(
+        images=ImageFiles(top, tuple(seen), size),
+        labels=codes(rows, "label", class_names),
+        domains=codes(rows, "domain", domain_names),
+        class_names=tuple(class_names),
+        domain_names=tuple(domain_names),
+        split=splits(place, rows),
+        units=groups,
+        groups=groups if told_apart else None,
+        group_names=tuple(group_names) if told_apart else (),
+        metric=metric,
+        licence=licence,
+        sources=(place,),
+    )
+
+
+def read(place: Path) -> list[dict[str, str]]:
+    """The rows, each with the known columns; BadInput says what is wrong, and in which line."""
+    try:
+        with place.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            rows = [{name: row[name] for name in KNOWN if name in row} for row in reader]
+    except FileNotFoundError:
+        near = next(parent for parent in place.absolute().parents if parent.is_dir())
+        raise BadInput(f"there is no file {place}: {contents(near)}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{place} cannot be read as csv: {error}") from None
+    if missing := [name for name in NEEDED if name not in columns]:
+        raise BadInput(
+            f"{place} has no column {missing[0]!r}; it has {', '.join(columns) or 'nothing'}"
+        )
+    if not rows:
+        raise BadInput(f"{place} has no rows")
+    for number, row in enumerate(rows, start=2):
+        if None in row.values():
+            raise BadInput(f"{place}, line {number} has fewer fields than the first line")
+        for name in ("path", "domain"):
+            if not row[name].strip():
+                raise BadInput(f"{place}, line {number}: {name} is empty")
+        row.update({name: text.strip() for name, text in row.items()})
+    return rows
+
+
+def codes(rows: Sequence[dict[str, str]], column: str, names: Sequence[str]) -> torch.Tensor:
+    """int64 [N]: an index into ``names``, −1 where the field is empty."""
+    index = {name: number for number, name in enumerate(names)} | {"": UNKNOWN}
+    return torch.tensor([index[row.get(column, "")] for row in rows])
+
+
+def splits(place: Path, rows: Sequence[dict[str, str]]) -> torch.Tensor | None:
+    if not any(row.get("split") for row in rows):
+        return None
+    for number, row in enumerate(rows, start=2):
+        if row["split"] not in SPLITS:
+            raise BadInput(
+                f"{place}, line {number}: split is {row['split']!r}, not train, val or test"
+            )
+    return torch.tensor([SPLITS[row["split"]] for row in rows])

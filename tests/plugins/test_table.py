@@ -1,0 +1,99 @@
+"""A csv file of images, and everything that can be wrong with one."""
+
+import pytest
+import torch
+from PIL import Image
+
+from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
+from benchbench.data.inspect import lonely
+from benchbench.data.prepare import prepare
+from benchbench.store import Store
+from benchbench_files import table
+
+ROWS = """path,label,domain,split,group
+a/1.png,cat,clinic,train,p1
+a/2.png,dog,clinic,val,p2
+a/3.png,cat,street,test,
+b/4.png,,street,train,p3
+"""
+
+
+@pytest.fixture
+def plant(tmp_path):
+    """Writes a table beside four images, and returns its folder."""
+
+    def put(text=ROWS, name="table.csv", encoding="utf-8"):
+        for number, folder in enumerate("aaab", start=1):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / folder / f"{number}.png")
+        (tmp_path / name).write_text(text, encoding=encoding)
+        return tmp_path
+
+    return put
+
+
+def test_columns_become_what_they_say(plant):
+    data = table(plant())
+    assert data.images.paths == ("a/1.png", "a/2.png", "a/3.png", "b/4.png")
+    assert (data.class_names, data.domain_names) == (("cat", "dog"), ("clinic", "street"))
+    assert data.labels.tolist() == [0, 1, 0, UNKNOWN]
+    assert data.domains.tolist() == [0, 0, 1, 1]
+    assert data.split.tolist() == [TRAIN, VAL, TEST, TRAIN]
+    assert data.units.tolist() == [0, 1, -1, 2]
+    assert (data.groups, data.metric) == (None, "accuracy")
+
+
+def test_without_split_and_group_and_with_more_columns(plant):
+    text = ' domain ,note,path,label\nclinic,x,a/1.png,cat\nstreet,"a, b",a/2.png, dog \n'
+    data = table(plant(text, encoding="utf-8-sig"))
+    assert (data.split, data.units) == (None, None)
+    assert (data.class_names, data.domain_names) == (("cat", "dog"), ("clinic", "street"))
+
+
+def test_groups_are_told_apart_where_the_worst_counts(plant):
+    data = table(plant(), metric="worst_group")
+    assert data.group_names == ("p1", "p2", "p3")
+    assert torch.equal(data.groups, data.units)
+    with pytest.raises(BadInput, match="has no groups, which metric='worst_group' needs"):
+        table(plant("path,label,domain\na/1.png,cat,clinic\n"), metric="worst_group")
+
+
+def test_images_are_found_from_the_folder_of_the_table(plant, tmp_path):
+    plant()
+    (tmp_path / "b" / "mine.csv").write_text("path,label,domain\n4.png,cat,clinic\n")
+    assert table(tmp_path, file="b/mine.csv").images.root == (tmp_path / "b").resolve()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("path,class,domain\na/1.png,cat,x\n", "no column 'label'; it has path, class, domain"),
+        ("", "has no column 'path'; it has nothing"),
+        ("path,label,domain\n", "has no rows"),
+        (ROWS.replace("val,p2", "valid,p2"), "line 3: split is 'valid', not train, val or test"),
+        (ROWS.replace("val,p2", ",p2"), "line 3: split is '', not train, val or test"),
+        (ROWS + "a/1.png,cat,street,test,\n", "line 6: 'a/1.png' is in line 2 too"),
+        (ROWS + "../9.png,cat,street,test,\n", r"line 6: '\.\./9.png' lies outside"),
+        (ROWS + "/etc/passwd,cat,street,test,\n", "line 6: '/etc/passwd' lies outside"),
+        (ROWS + "a/9.png,cat,street,test,\n", "line 6: there is no image .*9.png"),
+        (ROWS + "a/9.png,cat\n", "line 6 has fewer fields than the first line"),
+        (ROWS + ",cat,street,test,\n", "line 6: path is empty"),
+        (ROWS.replace("cat,clinic", "cat,"), "line 2: domain is empty"),
+    ],
+)
+def test_a_fault_is_one_sentence_with_its_line(plant, text, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        table(plant(text))
+
+
+def test_a_table_that_is_not_there_or_not_text(plant, tmp_path):
+    plant()
+    with pytest.raises(BadInput, match="no file .*other.csv: .* holds a, b, table.csv"):
+        table(tmp_path, file="other.csv")
+    with pytest.raises(BadInput, match="cannot be read as csv"):
+        table(tmp_path, file="a/1.png")
+
+
+def test_a_class_of_one_domain_is_told_of(plant, tmp_path):
+    pack, _ = prepare(table(plant(), size=4), Store(tmp_path / "s"), 0, lambda done, total: None)
+    assert lonely(pack) == ["class 'dog' has rows in domain 'clinic' alone"]
