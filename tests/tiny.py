@@ -17,6 +17,7 @@ import benchbench_pretext
 import benchbench_selftraining
 import benchbench_siamese
 import benchbench_supervised
+import benchbench_vision
 import benchbench_wilds
 from benchbench import BadInput, Objective, hookimpl
 from benchbench.catalog import Catalog, Loader, Plugin, source_digest
@@ -102,6 +103,7 @@ MODULES = (
     benchbench_selftraining,
     benchbench_siamese,
     benchbench_supervised,
+    benchbench_vision,
     benchbench_wilds,
 )
 
@@ -116,11 +118,14 @@ def make_catalog() -> Catalog:
     return loader.catalog()
 
 
-def make_plan(text: str, store: Path, folder: Path, device: str = "cpu") -> Plan:
+def make_plan(
+    text: str, store: Path, folder: Path, device: str = "cpu", root: Path | None = None
+) -> Plan:
     path = folder / "suite.toml"
     path.write_text(text)
     suite = Suite.read(str(path))
-    return Plan.make(suite, make_catalog(), folder, Store(store), device, lambda done, n: None)
+    catalog, place = make_catalog(), Store(store)
+    return Plan.make(suite, catalog, root or folder, place, device, lambda done, n: None)
 
 
 def quiet(stage):

@@ -56,8 +56,11 @@ def list_(data: Path, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=1))
         return
     for fact in facts:
-        state = f": missing {', '.join(fact['missing'])}" if fact["missing"] else ": here"
-        click.echo(f"{fact['name']}{state if fact['files'] else ''}")
+        state = "here" if fact["files"] else "reads what its options name"
+        if missing := fact["missing"]:
+            more = f" and {len(missing) - 3} more" if missing[3:] else ""
+            state = f"missing {', '.join(missing[:3])}{more}"
+        click.echo(f"{fact['name']}: {state}")
         click.echo(f"    {fact['summary']}")
         if fact["home"]:
             click.echo(f"    {fact['home']} ({fact['licence']})")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import make_catalog
+from tiny import make_catalog, make_plan
 from wilds_trees import TREES
 
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
@@ -16,10 +16,8 @@ from benchbench.data.inspect import counts
 from benchbench.datasets import described, missing_files, packed
 from benchbench.launch.local import run_cells
 from benchbench.metrics import METRICS, parts
-from benchbench.plan import Plan
 from benchbench.progress import Progress
 from benchbench.store import Store
-from benchbench.suite import Suite
 from benchbench.terms import MissingData
 from benchbench_wilds.package import pandas_of_2022, read
 
@@ -207,10 +205,7 @@ def test_prepared_pre_trained_read_off_and_recorded(root, tmp_path, name):
     text = SUITE.format(
         dataset=f"{name}(size=16)", shift=SHIFTS[name], sees=sees.get(name, "source+target")
     )
-    (tmp_path / "suite.toml").write_text(text)
-    suite = Suite.read(str(tmp_path / "suite.toml"))
-    store = Store(tmp_path / "store")
-    plan = Plan.make(suite, make_catalog(), root, store, "cpu", lambda done, total: None)
+    plan = make_plan(text, tmp_path / "store", tmp_path, root=root)
     for cell in plan.cells:
         plan.check(cell)
     with Progress(1) as progress:

@@ -1,0 +1,55 @@
+"""Benchmarks in folders: found under their official names, counted, refused where they differ."""
+
+import pytest
+from PIL import Image
+from tiny import make_catalog
+
+from benchbench import BadInput
+from benchbench.data.inspect import miscounted
+from benchbench.datasets import described, packed
+from benchbench.store import Store
+from benchbench.terms import MissingData
+from benchbench_files.layouts import LAYOUTS
+
+
+def plant(root, layout, per=5):
+    for number, place in enumerate(layout.folders.values()):
+        for label in range(layout.classes):
+            home = root / place / f"class_{label:02d}"
+            home.mkdir(parents=True)
+            for shot in range(per):
+                colour = (4 * label % 256, 60 * number % 256, 40 * shot)
+                Image.new("RGB", (5, 4), colour).save(home / f"{shot}.png")
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_it_is_read_under_its_official_names(tmp_path, name):
+    layout, choice = LAYOUTS[name], make_catalog().resolve("dataset", f"{name}(size=4)")
+    with pytest.raises(MissingData, match=f"{name} needs {next(iter(layout.folders.values()))}"):
+        described(choice, tmp_path)
+    plant(tmp_path, layout)
+    pack = packed(choice, tmp_path, Store(tmp_path / "store"), 0, lambda done, total: None)
+    assert pack.domain_names == tuple(layout.folders)
+    assert len(pack.class_names) == layout.classes
+    assert set(layout.rows) <= set(layout.folders)
+    each = 5 * layout.classes
+    assert [int((pack.domains == d).sum()) for d in range(len(layout.folders))] == [
+        each for _ in layout.folders
+    ]
+    first = pack.images[:: 5 * layout.classes, :, 0, 0]  # of class 0: blue is the shot, 0
+    assert first[:, 1].tolist() == [60 * number % 256 for number in range(len(layout.folders))]
+    told = miscounted(pack, layout.rows)
+    assert len(told) == len(layout.rows)
+    assert all(f"has {each:,} rows, its authors have" in fault for fault in told)
+
+
+def test_another_number_of_classes_is_refused(tmp_path):
+    plant(tmp_path, LAYOUTS["vlcs"])
+    (tmp_path / "VLCS" / "SUN09" / "more").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "VLCS" / "SUN09" / "more" / "1.png")
+    choice = make_catalog().resolve("dataset", "vlcs")
+    with pytest.raises(BadInput, match=r"VLCS has 5 classes, but .* has 6: class_00, "):
+        described(choice, tmp_path)
+    Image.new("RGB", (2, 2)).save(tmp_path / "VLCS" / "SUN09" / "deep.png")
+    with pytest.raises(BadInput, match=r"must lie at class/image: deep.png"):
+        described(choice, tmp_path)

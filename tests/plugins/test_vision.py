@@ -1,0 +1,256 @@
+"""Files in the formats of MNIST, USPS, SVHN, SYN, MNIST-M, CIFAR-10 and STL-10, and corruptions."""
+
+import bz2
+import io
+import pickle
+import struct
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+from tiny import make_catalog, make_plan
+
+from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
+from benchbench.datasets import described
+from benchbench.launch.local import run_cells
+from benchbench.progress import Progress
+from benchbench_vision.corruptions import CORRUPTIONS, damaged
+
+PARTS = ((True, "train", 30), (False, "test", 20))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Small files in the true formats. An image's mean grey says its class."""
+    top = tmp_path_factory.mktemp("vision")
+    rng = np.random.default_rng(0)
+
+    def pixels(labels, side, channels=3):
+        base = 20 + 20 * np.asarray(labels)[:, None, None, None]
+        noise = rng.integers(0, 15, (len(labels), side, side, channels))
+        return (base + noise).astype(np.uint8)
+
+    for folder in ("MNIST/raw", "USPS", "SVHN", "SynthDigits", "cifar-10-batches-py",
+                   "stl10_binary"):  # fmt: skip
+        (top / folder).mkdir(parents=True)
+    for train, word, count in PARTS:
+        labels = np.arange(count) % 10
+        prefix = top / "MNIST/raw" / ("train" if train else "t10k")
+        images = pixels(labels, 28, 1)
+        Path(f"{prefix}-images-idx3-ubyte").write_bytes(
+            struct.pack(">HBBIII", 0, 8, 3, count, 28, 28) + images.tobytes()
+        )
+        Path(f"{prefix}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">HBBI", 0, 8, 1, count) + labels.astype(np.uint8).tobytes()
+        )
+        lines = []
+        for label, image in zip(labels, pixels(labels, 16, 1), strict=True):
+            values = image.ravel() / 127.5 - 1
+            fields = " ".join(f"{n + 1}:{v:.6f}" for n, v in enumerate(values))
+            lines.append(f"{label + 1} {fields}\n")
+        name = "usps.bz2" if train else "usps.t.bz2"
+        (top / "USPS" / name).write_bytes(bz2.compress("".join(lines).encode()))
+        tens = np.where(labels == 0, 10, labels)[:, None]  # how SVHN spells zero
+        content = {"X": pixels(labels, 32).transpose(1, 2, 3, 0), "y": tens}
+        savemat(top / f"SVHN/{word}_32x32.mat", content)
+        savemat(top / f"SynthDigits/synth_{word}_32x32.mat", content)
+        home = top / "mnist_m" / f"mnist_m_{word}"
+        home.mkdir(parents=True)
+        names = [f"{row:08d}.png" for row in range(count)]
+        for name, image in zip(names, pixels(labels, 32), strict=True):
+            Image.fromarray(image).save(home / name)
+        listing = "".join(f"{n} {d}\n" for n, d in zip(names, labels, strict=True))
+        home.with_name(f"{home.name}_labels.txt").write_text(listing)
+        batches = [f"data_batch_{n}" for n in range(1, 6)] if train else ["test_batch"]
+        for name in batches:
+            data = pixels(labels, 32).transpose(0, 3, 1, 2).reshape(count, -1)
+            batch = pickle.dumps({"data": data, "labels": labels.tolist()})
+            (top / "cifar-10-batches-py" / name).write_bytes(batch)
+        stl = pixels(labels, 96).transpose(0, 3, 2, 1)  # column by column
+        (top / f"stl10_binary/{word}_X.bin").write_bytes(stl.tobytes())
+        (top / f"stl10_binary/{word}_y.bin").write_bytes((labels + 1).astype(np.uint8).tobytes())
+    words = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
+             "truck"]  # fmt: skip
+    (top / "cifar-10-batches-py/batches.meta").write_bytes(pickle.dumps({"label_names": words}))
+    (top / "stl10_binary/unlabeled_X.bin").write_bytes(
+        pixels(np.arange(12) % 10, 96).transpose(0, 3, 2, 1).tobytes()
+    )
+    return top
+
+
+@pytest.fixture
+def data_of(root, monkeypatch):
+    """Of a dataset as a suite spells it. The files are not the published ones: no md5 is asked."""
+    for module in ("svhn", "cifar", "stl10"):
+        monkeypatch.setattr(
+            f"torchvision.datasets.{module}.check_integrity",
+            lambda path, md5=None: Path(path).is_file(),
+        )
+    return lambda text: described(make_catalog().resolve("dataset", text), root)
+
+
+def grey(data):
+    return data.images.float().mean((1, 2, 3))
+
+
+def test_digits_of_five_sources_keep_their_classes_and_splits(data_of):
+    data = data_of("digits5")
+    assert data.domain_names == ("mnist", "mnistm", "usps", "svhn", "syn")
+    assert tuple(data.images.shape) == (250, 3, 32, 32)
+    assert ((grey(data) - 27 - 20 * data.labels).abs() < 4).all()  # the class that was painted
+    for domain in range(5):
+        here = data.split[data.domains == domain]
+        assert here.bincount().tolist() == [20, 10, 20]
+    assert torch.equal(data_of("digits5").split, data.split)
+    assert not torch.equal(data_of("digits5(seed=1)").split, data.split)
+
+
+def test_some_of_the_digits_need_only_their_own_files(root, data_of, tmp_path):
+    (tmp_path / "USPS").symlink_to(root / "USPS")
+    (tmp_path / "MNIST").symlink_to(root / "MNIST")
+    choice = make_catalog().resolve("dataset", "digits5(domains=('usps', 'mnist'))")
+    assert described(choice, tmp_path).domain_names == ("usps", "mnist")
+    for text, sentence in (
+        ("digits5(domains=('usps', 'mnits'))", "no domain 'mnits'; it has mnist, mnistm"),
+        ("digits5(domains=('usps',))", "should name two or more, each once"),
+    ):
+        with pytest.raises(BadInput, match=sentence):
+            described(make_catalog().resolve("dataset", text), tmp_path)
+
+
+def test_nine_classes_are_shared_and_named_alike(data_of):
+    data = data_of("cifar_stl(size=8)")
+    assert len(data.class_names) == 9 and "frog" not in data.class_names
+    own = ((grey(data) - 27) / 20).round().long()  # the number that its own dataset gives a class
+    theirs = {
+        "cifar": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
+                  "truck"],
+        "stl": ["airplane", "bird", "automobile", "cat", "deer", "dog", "horse", "monkey", "ship",
+                "truck"],
+    }  # fmt: skip
+    for number, label, domain in zip(own, data.labels, data.domains, strict=True):
+        if label != UNKNOWN:
+            assert data.class_names[label] == theirs[data.domain_names[domain]][number]
+    assert int((data.labels == UNKNOWN).sum()) == 12
+    assert (data.split[data.labels == UNKNOWN] == TRAIN).all()
+    assert len(data_of("cifar_stl(unlabelled=False)").labels) == len(data.labels) - 12
+
+
+def test_files_that_are_not_the_published_ones_are_refused(root):
+    choice = make_catalog().resolve("dataset", "cifar_stl")
+    with pytest.raises(BadInput, match="cannot read CIFAR10 below .*: Dataset not found or corrup"):
+        described(choice, root)
+
+
+def test_broken_files_are_named(data_of, root):
+    for path in ("SynthDigits/synth_train_32x32.mat", "mnist_m/mnist_m_test/00000003.png"):
+        whole = (root / path).read_bytes()
+        (root / path).write_bytes(whole[:70])
+        with pytest.raises(BadInput, match=f"{path} cannot be"):
+            data_of("digits5")
+        (root / path).write_bytes(whole)
+
+
+def test_corrupted_images_are_in_one_domain_each(data_of):
+    data = data_of("cifar10_c")
+    assert data.domain_names == ("clean", *CORRUPTIONS)
+    assert len(data.labels) == 170  # 5 batches of 30, and 20
+    assert set(data.split.tolist()) == {TRAIN, VAL, TEST}
+    sizes = data.domains.bincount()
+    assert sizes.max() - sizes.min() <= 2
+    again, other = data_of("cifar10_c"), data_of("cifar10_c(seed=1)")
+    assert torch.equal(again.images, data.images) and not torch.equal(other.images, data.images)
+    with pytest.raises(BadInput, match="no corruption 'fog'; there is gaussian_noise"):
+        data_of("cifar10_c(kinds=('fog',))")
+    with pytest.raises(BadInput, match="severity 1–5"):
+        data_of("cifar10_c(severity=6)")
+
+
+def photograph():
+    """Smooth colours with an edge, none of them black or white."""
+    y, x = np.mgrid[0:32, 0:32] / 31
+    image = np.stack([0.3 + 0.4 * x, 0.3 + 0.4 * y, 0.4 + 0.2 * x * y], 2)
+    image[8:20, 8:20] *= 0.6
+    return np.uint8(image * 255)
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_every_severity_damages_more_than_the_one_before(kind):
+    corrupt, levels = CORRUPTIONS[kind]
+    images = [np.roll(photograph(), (row, 2 * row), (0, 1)) for row in range(12)]
+    distances = []
+    for level in levels:
+        rng = np.random.default_rng(0)
+        tries = [damaged(image, corrupt, level, rng) for image in images]
+        assert tries[0].dtype == np.uint8 and tries[0].shape == images[0].shape
+        distances.append(np.abs(np.float64(tries) - images).mean())
+    assert distances[0] > 0.3 and all(a < b for a, b in pairwise(distances))
+
+
+def test_corruptions_do_what_their_formulas_say():
+    rng = np.random.default_rng(0)
+    flat = np.full((100, 100, 3), 0.5)
+    noisy = CORRUPTIONS["gaussian_noise"][0](flat, 0.1, rng)
+    assert (noisy - flat).std() == pytest.approx(0.1, rel=0.02)
+    shot = CORRUPTIONS["shot_noise"][0](flat, 50, rng)
+    assert shot.mean() == pytest.approx(0.5, rel=0.01)
+    assert shot.var() == pytest.approx(0.5 / 50, rel=0.05)  # of Poisson: mean over photons
+    salted = CORRUPTIONS["impulse_noise"][0](flat, 0.07, rng)
+    assert (salted != flat).mean() == pytest.approx(0.07, abs=0.005)
+    assert (salted == 1).mean() == pytest.approx((salted == 0).mean(), abs=0.005)
+    image = photograph() / 255
+    low = CORRUPTIONS["contrast"][0](image, 0.3, rng)
+    assert np.allclose(low.mean((0, 1)), image.mean((0, 1)))
+    assert np.allclose(low.std((0, 1)), 0.3 * image.std((0, 1)))
+    from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
+
+    hsv = rgb_to_hsv(image)
+    hsv[..., 2] = np.clip(hsv[..., 2] + 0.2, 0, 1)
+    assert np.allclose(CORRUPTIONS["brightness"][0](image, 0.2, rng), hsv_to_rgb(hsv))
+
+
+SUITE = """
+name = "vision-smoke"
+dataset = "{dataset}"
+shifts = ["{shift}"]
+seeds = [0]
+encoder = "small_cnn(width=4)"
+precision = "fp32"
+stage = {{ steps = 2, batch_size = 8, lr = 0.01, augmentation = "horizontal_flip" }}
+[[method]]
+chain = "simclr"
+"""
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shift"),
+    [
+        ("digits5", "mnist > svhn"),
+        ("cifar_stl(size=16)", "stl > cifar"),
+        ("cifar10_c(kinds=('contrast',))", "clean > contrast"),
+    ],
+)
+def test_prepared_pre_trained_read_off_and_recorded(data_of, root, tmp_path, dataset, shift):
+    text = SUITE.format(dataset=dataset, shift=shift)
+    plan = make_plan(text, tmp_path / "store", tmp_path, root=root)
+    for cell in plan.cells:
+        plan.check(cell)
+    with Progress(1) as progress:
+        (record,) = run_cells(plan, plan.cells, progress)
+    assert record.status == "scored", record.reason
+
+
+def test_the_sheet_of_real_images_shows_what_corruptions_do(real_data):
+    """Real photographs survive every corruption recognisably: their means stay close."""
+    with np.load(real_data / "cifar10_subset.npz") as file:
+        start, end = file["offsets"][:2]
+        image = np.asarray(Image.open(io.BytesIO(file["packed"][start:end].tobytes())))
+    rng = np.random.default_rng(0)
+    for kind, (corrupt, levels) in CORRUPTIONS.items():
+        result = damaged(image, corrupt, levels[-1], rng)
+        shift = abs(result.mean() - image.mean())
+        assert shift < (80 if kind == "brightness" else 12), kind
