@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchbench.bench import compare_readout
+from benchbench.bench.data import compare_data
+from benchbench.bench.readout import compare_readout
 from benchbench.cli import main
+from benchbench.machine import Machine
 
 SMALL = """
 name = "small"
@@ -164,3 +166,10 @@ def test_bench_compares_the_readout_with_scikit_learn():
     assert figures["largest_excess"] <= 1e-9
     assert figures["equal_predictions"] >= 0.99
     assert figures["ratio"] == figures["seconds"] / figures["scikit_learn_seconds"]
+
+
+def test_bench_measures_preparing_fetching_and_opening(catalog):
+    machine = Machine.choose("cpu", "fp32")
+    figures = compare_data(catalog, machine, photographs=4, rounds=1, batch_size=8, rows=1000)
+    assert figures["rows"] == 1000 and figures["open_peak_growth_mb"] < 100
+    assert all(figures[name] > 0 for name in figures if name.endswith(("seconds", "_to_step")))

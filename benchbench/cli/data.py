@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,7 +36,7 @@ def list_(data: Path, as_json: bool) -> None:
     from benchbench.datasets import missing_files
 
     known = catalog()
-    facts = []
+    facts: list[dict[str, Any]] = []
     for (kind, name), entry in sorted(known.entries.items()):
         if kind != "dataset":
             continue

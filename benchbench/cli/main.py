@@ -401,24 +401,24 @@ def bench(
     as_json: bool,
 ) -> None:
     """Measure WHAT: a training step against its floor (resnet18@32, resnet50@224, ...), the step of
-    every objective against SimCLR's (objectives:small_cnn@32, ...), or the linear readout against
-    scikit-learn (readout)."""
+    every objective against SimCLR's (objectives:small_cnn@32, ...), the linear readout against
+    scikit-learn (readout), or preparing, fetching and opening data (data)."""
     from dataclasses import asdict
 
     from tabulate import tabulate
 
-    from benchbench.bench import SHAPES, compare_objectives, compare_readout, measure
+    from benchbench.bench.step import SHAPES, compare_objectives, measure
     from benchbench.machine import Machine
     from benchbench.spelling import instead
 
-    if what == "readout":
-        figures = compare_readout()
+    if what in ("readout", "data"):
+        figures = figures_of(what, device, precision)
         lines = (f"{name.replace('_', ' ')}  {value:.6g}" for name, value in figures.items())
         click.echo(json.dumps(figures, indent=1) if as_json else "\n".join(lines))
         return
     shape = what.removeprefix("objectives:")
     if shape not in SHAPES:
-        known = [*SHAPES, *(f"objectives:{name}" for name in SHAPES), "readout"]
+        known = [*SHAPES, *(f"objectives:{name}" for name in SHAPES), "readout", "data"]
         raise BadInput(f"there is no measurement {what!r}; {instead(what, known)}")
     machine = Machine.choose(device, precision)
     if what != shape:
@@ -447,3 +447,16 @@ def bench(
         f"views  {report.views:8.1f} ms\n"
         f"{report.images_per_second:,.0f} images/s"
     )
+
+
+def figures_of(
+    what: str, device: str, precision: Literal["auto", "bf16", "fp32"]
+) -> dict[str, Any]:
+    if what == "readout":
+        from benchbench.bench.readout import compare_readout
+
+        return compare_readout()
+    from benchbench.bench.data import compare_data
+    from benchbench.machine import Machine
+
+    return compare_data(catalog(), Machine.choose(device, precision))
