@@ -12,6 +12,7 @@ import benchbench_contrastive
 import benchbench_digits
 import benchbench_encoders
 import benchbench_files
+import benchbench_imagenet
 import benchbench_invariance
 import benchbench_pretext
 import benchbench_selftraining
@@ -98,6 +99,7 @@ MODULES = (
     benchbench_digits,
     benchbench_encoders,
     benchbench_files,
+    benchbench_imagenet,
     benchbench_invariance,
     benchbench_pretext,
     benchbench_selftraining,

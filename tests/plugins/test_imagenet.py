@@ -1,0 +1,124 @@
+"""ImageNet's layout in small, and the subclasses that BREEDS' authors draw."""
+
+import pytest
+import torch
+from PIL import Image
+from tiny import make_catalog, make_plan
+
+from benchbench import TEST, TRAIN, VAL, BadInput
+from benchbench.datasets import described, missing_files
+from benchbench.launch.local import run_cells
+from benchbench.progress import Progress
+from benchbench.terms import MissingData
+from benchbench_imagenet.subclasses import SPLITS
+from benchbench_imagenet.variants import SETS
+
+SIZES = {  # Santurkar et al. 2021, table 1: superclasses, and subclasses of each
+    "entity13": (13, 20),
+    "entity30": (30, 8),
+    "living17": (17, 4),
+    "nonliving26": (26, 4),
+}
+SUITE = """
+name = "imagenet-smoke"
+dataset = "{dataset}"
+shifts = ["{shift}"]
+seeds = [0]
+encoder = "small_cnn(width=4)"
+precision = "fp32"
+stage = {{ steps = 2, batch_size = 8, lr = 0.01, augmentation = "horizontal_flip" }}
+[[method]]
+chain = "simclr"
+"""
+
+
+def plant(folder, count, colour):
+    folder.mkdir(parents=True)
+    for row in range(count):
+        image = Image.new("RGB", (14 + row, 12), (colour % 256, 40 * row, 7))
+        image.save(folder / f"{folder.name}_{row}.JPEG", quality=95)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Every subclass of Living-17 with five images for training and one for validation."""
+    top = tmp_path_factory.mktemp("imagenet")
+    for number, sides in enumerate(SPLITS["living17"].values()):
+        for wnid in " ".join(sides).split():
+            plant(top / "imagenet/train" / wnid, 5, 14 * number)
+            plant(top / "imagenet/val" / wnid, 1, 14 * number)
+    classes = sorted(entry.name for entry in (top / "imagenet/train").iterdir())
+    for _, folder, _, _ in SETS.values():
+        for number, wnid in enumerate(classes[:4]):
+            plant(top / folder / wnid, 5, 60 * number)
+    return top
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_subclasses_are_as_many_as_in_the_paper_and_no_two_alike(name):
+    classes, each = SIZES[name]
+    split = SPLITS[name]
+    assert len(split) == classes
+    sides = [(source.split(), target.split()) for source, target in split.values()]
+    assert all(len(source) == len(target) == each // 2 for source, target in sides)
+    every = [wnid for pair in sides for side in pair for wnid in side]
+    assert len(set(every)) == classes * each
+
+
+def test_living17_is_the_one_of_the_paper():
+    """Santurkar et al. 2021, appendix: eft and axolotl, then common newt and spotted salamander."""
+    living = SPLITS["living17"]
+    assert list(living)[:5] == ["salamander", "turtle", "lizard", "snake", "spider"]
+    eft, axolotl, newt, spotted = "n01631663", "n01632777", "n01630670", "n01632458"
+    assert [{*side.split()} for side in living["salamander"]] == [{eft, axolotl}, {newt, spotted}]
+
+
+def test_living17_is_read_from_imagenet(root):
+    data = described(make_catalog().resolve("dataset", "living17(size=8)"), root)
+    assert len(data.labels) == 17 * 4 * 6
+    assert data.images.crop == 0.875
+    for path, label, domain, split in zip(
+        data.images.paths, data.labels, data.domains, data.split, strict=True
+    ):
+        part, wnid = path.split("/")[1:3]
+        assert wnid in SPLITS["living17"][data.class_names[label]][domain].split()
+        assert (split == TEST) == (part == "val")
+    assert data.split.bincount().tolist() == [17 * 4 * 4, 17 * 4, 17 * 4]
+    again = described(make_catalog().resolve("dataset", "living17(size=8, seed=1)"), root)
+    assert not torch.equal(again.split, data.split)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_variants_have_imagenet_s_images_of_their_classes(root, name):
+    data = described(make_catalog().resolve("dataset", name), root)
+    assert len(data.class_names) == 4
+    photographs, other = data.split[data.domains == 0], data.split[data.domains == 1]
+    assert photographs.bincount().tolist() == [16, 4, 4]
+    assert other.bincount().tolist() == [12, 4, 4]
+    assert {TRAIN, VAL, TEST} == set(other.tolist())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shift"),
+    [("living17(size=16)", "source > target"), ("imagenet_r(size=16)", "photographs > renditions")],
+)
+def test_prepared_pre_trained_read_off_and_recorded(root, tmp_path, dataset, shift):
+    text = SUITE.format(dataset=dataset, shift=shift)
+    plan = make_plan(text, tmp_path / "store", tmp_path, root=root)
+    for cell in plan.cells:
+        plan.check(cell)
+    with Progress(1) as progress:
+        (record,) = run_cells(plan, plan.cells, progress)
+    assert record.status == "scored", record.reason
+    assert record.scores[-1].n == (34 if dataset.startswith("living") else 4)
+
+
+def test_what_is_missing_is_named(root, tmp_path):
+    catalog = make_catalog()
+    with pytest.raises(MissingData, match=r"needs imagenet/train/n\d+, .* and 116 more below"):
+        described(catalog.resolve("dataset", "living17"), tmp_path)
+    assert len(missing_files(catalog.resolve("dataset", "entity13"), root)) > 100
+    (tmp_path / "imagenet").symlink_to(root / "imagenet")
+    (tmp_path / "imagenet-r" / "n01631663").mkdir(parents=True)
+    with pytest.raises(BadInput, match="there are no images in .*imagenet-r/n01631663"):
+        described(catalog.resolve("dataset", "imagenet_r"), tmp_path)
