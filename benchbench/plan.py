@@ -168,8 +168,9 @@ class Plan:
 
     def feed(self, cell: Cell, link: Link) -> Feed:
         size, seed = link.stage.budget.batch_size, stage_seed(cell, link.depth)
+        labelled = cell.labelled if "labels" in link.reads else ()
         device = self.machine.device
-        return Feed(self.pack, self.images, link.domains, cell.labelled, size, seed, device)
+        return Feed(self.pack, self.images, link.domains, labelled, size, seed, device)
 
     def facts(self, encoder: str, objective: str | None) -> Facts:
         """BadInput if encoder or objective break their contracts, or do not go together."""
@@ -206,7 +207,8 @@ class Plan:
             build_readout()
         self.facts(method.encoder, None)
         for link in self.links(cell):
-            shares(self.pack, link.domains, link.stage.budget.batch_size)
+            labelled = cell.labelled if "labels" in link.reads else ()
+            shares(self.pack, link.domains, labelled, link.stage.budget.batch_size)
             if "labels" in link.reads and not set(link.domains) & set(cell.labelled):
                 raise BadInput(
                     f"method {method.name}: {link.stage.objective} reads labels, but sees "

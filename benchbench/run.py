@@ -262,7 +262,8 @@ def describe(
         *(c for link in links for choices in link.views.values() for c in choices),
     ]
     seen = {domain for link in links for domain in link.domains} | set(cell.labelled)
-    count = {domain: len(pack.rows(domain, TRAIN)) for domain in seen}
+    rows = {domain: pack.labels[pack.rows(domain, TRAIN)] for domain in seen}
+    n_labelled = sum(int((rows[domain] != UNKNOWN).sum()) for domain in cell.labelled)
     return Record(
         schema_version=SCHEMA_VERSION,
         cell_id=plan.cell_id(cell),
@@ -287,8 +288,8 @@ def describe(
             metric=pack.metric,
             sources=cell.shift.sources,
             targets=cell.shift.targets,
-            n_labelled=sum(count[domain] for domain in cell.labelled),
-            n_unlabelled=sum(count[domain] for domain in seen - set(cell.labelled)),
+            n_labelled=n_labelled,
+            n_unlabelled=sum(len(labels) for labels in rows.values()) - n_labelled,
         ),
         seeds=Seeds(split=suite.split_seed, hparams=HPARAMS_SEED, train=cell.seed),
         selection=None,

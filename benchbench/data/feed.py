@@ -11,7 +11,7 @@ from benchbench.terms import TRAIN, UNKNOWN, BadInput, derive_seed
 
 
 class Feed:
-    """Training rows of some domains, as many from each; labels of some domains only.
+    """Training rows of some domains, as many from each; of the ``labelled`` ones, rows with labels.
 
     Every domain's rows are walked through in a fresh random order per epoch. Calling with a step
     gives that step's rows on the device, whatever was asked before. ``images`` are those of the
@@ -29,8 +29,8 @@ class Feed:
         device: torch.device,
     ) -> None:
         self.images, self.domains, self.seed, self.device = images, tuple(domains), seed, device
-        self.pools = [pack.rows(domain, TRAIN) for domain in domains]
-        self.shares = shares(pack, domains, batch_size)
+        self.pools = [pool(pack, domain, domain in labelled) for domain in domains]
+        self.shares = shares(pack, domains, labelled, batch_size)
         numbers = torch.tensor([pack.domain_names.index(name) for name in labelled])
         visible = torch.isin(pack.domains, numbers)
         self.labels = pack.labels.where(visible, torch.tensor(UNKNOWN)).to(device)
@@ -64,14 +64,22 @@ class Feed:
         return self.orders[number, epoch]
 
 
-def shares(pack: Pack, domains: Sequence[str], batch_size: int) -> list[int]:
+def pool(pack: Pack, domain: str, labelled: bool) -> Tensor:
+    """A domain's rows for training; where its labels are read, those that have one."""
+    rows = pack.rows(domain, TRAIN)
+    return rows[pack.labels[rows] != UNKNOWN] if labelled else rows
+
+
+def shares(
+    pack: Pack, domains: Sequence[str], labelled: Sequence[str], batch_size: int
+) -> list[int]:
     """How many rows of each domain a step takes; BadInput if a domain has not so many."""
     if batch_size < len(domains):
         raise BadInput(f"batch_size = {batch_size} is less than one row of {len(domains)} domains")
     extra = batch_size % len(domains)
     counts = [batch_size // len(domains) + (i < extra) for i in range(len(domains))]
     for domain, count in zip(domains, counts, strict=True):
-        size = len(pack.rows(domain, TRAIN))
+        size = len(pool(pack, domain, domain in labelled))
         if count > size:
             raise BadInput(
                 f"batch_size = {batch_size} takes {count} rows of domain {domain!r} per step, "

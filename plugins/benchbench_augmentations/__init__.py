@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from benchbench import hookimpl
-from benchbench_augmentations import presets, simple, strong
+from benchbench_augmentations import presets, simple, stain, strong
 
 OFFERED = (
     simple.affine,
@@ -18,6 +18,7 @@ OFFERED = (
     simple.random_resized_crop,
     simple.rotation,
     simple.solarize,
+    stain.stain_jitter,
     strong.cutout,
     strong.randaugment,
     presets.byol_views,

@@ -1,6 +1,7 @@
 """Which rows a stage meets is a function of (seed, step)."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,5 +52,20 @@ def test_domains_are_met_equally_and_only_labelled_domains_show_labels(pack):
 
 def test_a_batch_larger_than_the_data_is_refused(pack):
     with pytest.raises(BadInput, match="batch_size = 150 takes 75 rows of domain 'left'.* has 72"):
-        shares(pack, ("left", "right"), 150)
-    assert shares(pack, ("left", "right"), 144) == [72, 72]
+        shares(pack, ("left", "right"), (), 150)
+    assert shares(pack, ("left", "right"), (), 144) == [72, 72]
+
+
+def test_where_labels_are_read_only_rows_that_have_one_are_drawn(pack):
+    some = pack.labels.clone()
+    rows = pack.rows("left", TRAIN)
+    some[rows[::3]] = UNKNOWN
+    partly = replace(pack, labels=some)
+    read = Feed(partly, pack.images, ("left", "right"), ("left",), 20, 0, CPU)
+    unread = Feed(partly, pack.images, ("left", "right"), (), 20, 0, CPU)
+    left = [(feed(step).labels[:10] != UNKNOWN).tolist() for feed in (read,) for step in range(20)]
+    assert all(all(known) for known in left)
+    assert len(unread.pools[0]) == len(rows) > len(read.pools[0])
+    assert len(read.pools[1]) == len(pack.rows("right", TRAIN))
+    with pytest.raises(BadInput, match=f"'left' per step, but it has {len(read.pools[0])} train"):
+        Feed(partly, pack.images, ("left", "right"), ("left",), 2 * len(rows), 0, CPU)
