@@ -28,7 +28,7 @@ def verified(dataset: Choice, root: Path, store: Store, split_seed: int = 0) -> 
 def described(dataset: Choice, root: Path) -> DomainData:
     """What the dataset's plugin says of it. MissingData if its files are not there."""
     if missing := missing_files(dataset, root):
-        raise MissingData(told_missing(dataset, root, missing))
+        raise MissingData(told_missing(dataset, root, missing), missing)
     data: DomainData = dataset.build(root)
     return data
 
@@ -47,7 +47,7 @@ def missing_files(dataset: Choice, root: Path) -> list[str]:
 
 
 def told_missing(dataset: Choice, root: Path, missing: Sequence[str]) -> str:
-    listed = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if missing[20:] else "")
+    listed = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if missing[4:] else "")
     source = dataset.entry.published
     assert source is not None, "what says which files it needs says where they are from"
     return (

@@ -1,6 +1,7 @@
 """Terms that need no tensors: reading a suite or a board does not load torch."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +20,11 @@ class BadInput(Exception):
 
 
 class MissingData(BadInput):
-    """A dataset's files are not there; the message names them and where to get them."""
+    """A dataset's files are not there; the message says where they come from."""
+
+    def __init__(self, message: str, files: Sequence[str]) -> None:
+        super().__init__(message)
+        self.files = tuple(files)  # all that are missing, below the data folder
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from benchbench.cli.options import (
 from benchbench.terms import BadInput, MissingData
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchbench.catalog import Catalog
     from benchbench.plan import Plan
     from benchbench.suite import Cell
@@ -129,9 +131,9 @@ def run(suite: str, store: Path, data: Path, device: str, only: str, dry_run: bo
         Store(store).check()
     try:
         plan = make_plan(suite, store, data, device)
-    except MissingData:
+    except MissingData as error:
         if dry_run:
-            show_without_data(suite, only)
+            show_without_data(suite, only, data, error.files)
         raise
     cells = chosen_cells(plan, only)
     if dry_run:
@@ -244,13 +246,15 @@ def chosen_cells(plan: Plan, only: str) -> list[Cell]:
     return [*chosen(plan.cells, only)]
 
 
-def show_without_data(suite: str, only: str) -> None:
+def show_without_data(suite: str, only: str, data: Path, missing: Sequence[str]) -> None:
     """The cells of a suite that names its shifts, though nothing is known of its data yet."""
     from benchbench.suite import Suite, chosen
 
     read = Suite.read(suite)
     for cell in chosen(read.cells(read.named_domains), only):
         click.echo(f"{cell}: cannot run, because its data are missing")
+    for path in missing:
+        click.echo(f"missing: {data / path}")
 
 
 def board_of(plan: Plan, form: str) -> str:

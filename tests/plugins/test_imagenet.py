@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from PIL import Image
 from tiny import make_catalog, make_plan
+from trees import living17, of_class
 
 from benchbench import TEST, TRAIN, VAL, BadInput
 from benchbench.datasets import described, missing_files
@@ -32,25 +32,14 @@ chain = "simclr"
 """
 
 
-def plant(folder, count, colour):
-    folder.mkdir(parents=True)
-    for row in range(count):
-        image = Image.new("RGB", (14 + row, 12), (colour % 256, 40 * row, 7))
-        image.save(folder / f"{folder.name}_{row}.JPEG", quality=95)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Every subclass of Living-17 with five images for training and one for validation."""
     top = tmp_path_factory.mktemp("imagenet")
-    for number, sides in enumerate(SPLITS["living17"].values()):
-        for wnid in " ".join(sides).split():
-            plant(top / "imagenet/train" / wnid, 5, 14 * number)
-            plant(top / "imagenet/val" / wnid, 1, 14 * number)
+    living17(top)
     classes = sorted(entry.name for entry in (top / "imagenet/train").iterdir())
     for _, folder, _, _ in SETS.values():
         for number, wnid in enumerate(classes[:4]):
-            plant(top / folder / wnid, 5, 60 * number)
+            of_class(top / folder / wnid, 5, 60 * number)
     return top
 
 
@@ -115,7 +104,7 @@ def test_prepared_pre_trained_read_off_and_recorded(root, tmp_path, dataset, shi
 
 def test_what_is_missing_is_named(root, tmp_path):
     catalog = make_catalog()
-    with pytest.raises(MissingData, match=r"needs imagenet/train/n\d+, .* and 116 more below"):
+    with pytest.raises(MissingData, match=r"needs imagenet/train/n\d+, .* and 132 more below"):
         described(catalog.resolve("dataset", "living17"), tmp_path)
     assert len(missing_files(catalog.resolve("dataset", "entity13"), root)) > 100
     (tmp_path / "imagenet").symlink_to(root / "imagenet")

@@ -3,6 +3,7 @@
 import pytest
 from PIL import Image
 from tiny import make_catalog
+from trees import of_layout
 
 from benchbench import BadInput
 from benchbench.data.inspect import miscounted
@@ -12,22 +13,12 @@ from benchbench.terms import MissingData
 from benchbench_files.layouts import LAYOUTS
 
 
-def plant(root, layout, per=5):
-    for number, place in enumerate(layout.folders.values()):
-        for label in range(layout.classes):
-            home = root / place / f"class_{label:02d}"
-            home.mkdir(parents=True)
-            for shot in range(per):
-                colour = (4 * label % 256, 60 * number % 256, 40 * shot)
-                Image.new("RGB", (5, 4), colour).save(home / f"{shot}.png")
-
-
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_it_is_read_under_its_official_names(tmp_path, name):
     layout, choice = LAYOUTS[name], make_catalog().resolve("dataset", f"{name}(size=4)")
     with pytest.raises(MissingData, match=f"{name} needs {next(iter(layout.folders.values()))}"):
         described(choice, tmp_path)
-    plant(tmp_path, layout)
+    of_layout(tmp_path, layout)
     pack = packed(choice, tmp_path, Store(tmp_path / "store"), 0, lambda done, total: None)
     assert pack.domain_names == tuple(layout.folders)
     assert len(pack.class_names) == layout.classes
@@ -44,7 +35,7 @@ def test_it_is_read_under_its_official_names(tmp_path, name):
 
 
 def test_another_number_of_classes_is_refused(tmp_path):
-    plant(tmp_path, LAYOUTS["vlcs"])
+    of_layout(tmp_path, LAYOUTS["vlcs"])
     (tmp_path / "VLCS" / "SUN09" / "more").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "VLCS" / "SUN09" / "more" / "1.png")
     choice = make_catalog().resolve("dataset", "vlcs")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from tiny import make_catalog, make_plan
-from wilds_trees import TREES
+from trees import WILDS
 
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
 from benchbench.data.inspect import counts
@@ -44,7 +44,7 @@ SHIFTS = {
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wilds")
-    for plant in TREES.values():
+    for plant in WILDS.values():
         plant(folder)
     return folder
 
@@ -77,7 +77,7 @@ def by_path(data, column):
     return dict(zip(data.images.paths, values, strict=True))
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", WILDS)
 def test_every_listed_image_is_there_and_every_class_and_domain_has_a_name(data_of, name):
     data = data_of(name)
     assert len(set(data.images.paths)) == len(data.images.paths)
@@ -160,7 +160,7 @@ WILDS_KEYS = {
 }
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", WILDS)
 def test_scores_are_those_of_the_dataset_s_own_eval(root, data_of, scatter, name):
     data, theirs = data_of(name), read(*CLASSES[name], root)
     key, metric = WILDS_KEYS[name]
@@ -199,7 +199,7 @@ sees = "{sees}"
 """
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", WILDS)
 def test_prepared_pre_trained_read_off_and_recorded(root, tmp_path, name):
     sees = {"iwildcam": "all", "rxrx1": "source", "waterbirds": "source", "celeba": "source"}
     text = SUITE.format(
@@ -244,7 +244,7 @@ def test_missing_files_are_named_with_where_they_come_from(tmp_path):
 
 
 def test_a_table_of_another_shape_is_one_sentence(root, tmp_path):
-    TREES["waterbirds"](tmp_path)
+    WILDS["waterbirds"](tmp_path)
     table = tmp_path / "waterbirds_v1.0" / "metadata.csv"
     table.write_text(table.read_text().replace("place", "elsewhere"))
     with pytest.raises(BadInput, match="wilds cannot read WaterbirdsDataset .* 'place'"):

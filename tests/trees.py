@@ -1,4 +1,4 @@
-"""Tiny folders in the layouts that `wilds` 2.0.0 reads, with colours that tell class and domain."""
+"""Tiny folders in the true layouts of datasets, with colours that tell class and domain."""
 
 import csv
 from itertools import product
@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from benchbench_files.layouts import Layout
+from benchbench_imagenet.subclasses import SPLITS
 
 
 def paint(path: Path, label: int, domain: int, sides=(24, 20), mode="RGB") -> None:
@@ -132,7 +135,33 @@ def celeba(root: Path) -> None:
     table(top / "list_eval_partition.csv", "image_id,partition", parts)
 
 
-TREES = {
+def of_layout(root: Path, layout: Layout, per: int = 5) -> None:
+    """Red says the class, green the domain, and blue the shot."""
+    for number, place in enumerate(layout.folders.values()):
+        for label, shot in product(range(layout.classes), range(per)):
+            home = root / place / f"class_{label:02d}"
+            home.mkdir(parents=True, exist_ok=True)
+            colour = (4 * label % 256, 60 * number % 256, 40 * shot)
+            Image.new("RGB", (5, 4), colour).save(home / f"{shot}.png")
+
+
+def of_class(folder: Path, count: int, red: int) -> None:
+    """A folder of ImageNet's."""
+    folder.mkdir(parents=True)
+    for row in range(count):
+        image = Image.new("RGB", (14 + row, 12), (red % 256, 40 * row, 7))
+        image.save(folder / f"{folder.name}_{row}.JPEG", quality=95)
+
+
+def living17(root: Path) -> None:
+    """Every subclass with five images for training and one for validation."""
+    for number, sides in enumerate(SPLITS["living17"].values()):
+        for wnid in " ".join(sides).split():
+            of_class(root / "imagenet/train" / wnid, 5, 14 * number)
+            of_class(root / "imagenet/val" / wnid, 1, 14 * number)
+
+
+WILDS = {
     plant.__name__: plant
     for plant in (camelyon17, celeba, domainnet, fmow, iwildcam, rxrx1, waterbirds)
 }
