@@ -1,25 +1,11 @@
 """A dataset of three domains that trains in a second, and objectives that misbehave."""
 
+from importlib import import_module
 from pathlib import Path
 
 import torch
 from torch import nn
 
-import benchbench_adversarial
-import benchbench_augmentations
-import benchbench_clustering
-import benchbench_contrastive
-import benchbench_digits
-import benchbench_encoders
-import benchbench_files
-import benchbench_imagenet
-import benchbench_invariance
-import benchbench_pretext
-import benchbench_selftraining
-import benchbench_siamese
-import benchbench_supervised
-import benchbench_vision
-import benchbench_wilds
 from benchbench import BadInput, Objective, hookimpl
 from benchbench.catalog import Catalog, Loader, Plugin, source_digest
 from benchbench.checks.subject import bars
@@ -91,23 +77,8 @@ class TinyPlugin:
         return {"unstable": Unstable}
 
 
-MODULES = (
-    benchbench_adversarial,
-    benchbench_augmentations,
-    benchbench_clustering,
-    benchbench_contrastive,
-    benchbench_digits,
-    benchbench_encoders,
-    benchbench_files,
-    benchbench_imagenet,
-    benchbench_invariance,
-    benchbench_pretext,
-    benchbench_selftraining,
-    benchbench_siamese,
-    benchbench_supervised,
-    benchbench_vision,
-    benchbench_wilds,
-)
+PLUGINS = sorted((Path(__file__).parent.parent / "plugins").glob("benchbench_*"))
+MODULES = [import_module(folder.name) for folder in PLUGINS]
 
 
 def make_catalog() -> Catalog:
