@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from benchbench.contracts import (
         Batch,
         DomainData,
+        Download,
         ImageFiles,
         Objective,
         Supervised,
@@ -34,6 +35,7 @@ __all__ = [
     "BadInput",
     "Batch",
     "DomainData",
+    "Download",
     "ImageFiles",
     "Objective",
     "Supervised",

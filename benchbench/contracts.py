@@ -58,6 +58,16 @@ class DomainData:
 
 
 @dataclass(frozen=True)
+class Download:
+    """A file that a dataset's authors publish at an address."""
+
+    url: str
+    path: str  # where it belongs, below the data folder
+    md5: str
+    unpack: str | None = None  # the folder, below the data folder, that gets what is in it
+
+
+@dataclass(frozen=True)
 class Published:
     """Where a dataset comes from, and what its authors say is in it."""
 
@@ -65,6 +75,7 @@ class Published:
     licence: str
     files: Callable[..., Sequence[str]]  # options to what must lie below the root
     rows: Callable[..., Mapping[str, int]]  # options to how many images each domain has
+    downloads: Callable[..., Sequence[Download]]  # options to what can be fetched; perhaps nothing
 
 
 def published(
@@ -73,17 +84,21 @@ def published(
     licence: str,
     files: Sequence[str] | Callable[..., Sequence[str]],
     rows: Mapping[str, int] | Callable[..., Mapping[str, int]] | None = None,
+    downloads: Callable[..., Sequence[Download]] | None = None,
 ) -> Callable[[Callable[..., DomainData]], Callable[..., DomainData]]:
     """Say of a dataset's factory what `benchbench data` needs to know without reading it.
 
     ``files``, paths below the root, are looked for before the factory is called; ``rows`` are what
-    `benchbench data verify` counts by. Either may be a function of the factory's options.
+    `benchbench data verify` counts by; ``downloads`` are what `benchbench data download` fetches.
+    Each may be a function of the factory's options.
     """
 
     def mark(factory: Callable[..., DomainData]) -> Callable[..., DomainData]:
         wanted = files if callable(files) else lambda **options: files
         counted = rows if callable(rows) else lambda **options: rows or {}
-        factory.published = Published(home, licence, wanted, counted)  # type: ignore[attr-defined]
+        fetched = downloads or (lambda **options: ())
+        source = Published(home, licence, wanted, counted, fetched)
+        factory.published = source  # type: ignore[attr-defined]
         return factory
 
     return mark

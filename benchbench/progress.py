@@ -76,13 +76,19 @@ class Progress:
         self.suite.close()
 
 
-class Decoding:
-    """A bar for the images that are decoded once."""
+class Counting:
+    """A bar for images that are decoded, or bytes that are fetched."""
+
+    def __init__(self, what: str, unit: str) -> None:
+        self.what, self.unit = what, unit
 
     @cached_property
     def bar(self) -> "tqdm[NoReturn]":
         hidden = not sys.stderr.isatty()
-        return tqdm(desc="decoding", unit="image", file=sys.stderr, disable=hidden)
+        scaled = self.unit == "B"
+        return tqdm(
+            desc=self.what, unit=self.unit, unit_scale=scaled, file=sys.stderr, disable=hidden
+        )
 
     def __call__(self, done: int, total: int) -> None:
         self.bar.total = total

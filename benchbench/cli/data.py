@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def data() -> None:
     """Datasets: what is here, what is missing, and how they look.
 
-    DATASET is spelled as in a suite, such as camelyon17 or "folder(path='PACS')". Nothing is ever
-    downloaded.
+    DATASET is spelled as in a suite, such as camelyon17 or "folder(path='PACS')". Nothing is
+    downloaded but by `benchbench data download`.
     """
 
 
@@ -65,6 +65,34 @@ def list_(data: Path, as_json: bool) -> None:
         if fact["home"]:
             click.echo(f"    {fact['home']} ({fact['licence']})")
     click.echo(f"Files are looked for below {data}; say --data DIRECTORY for another folder.")
+
+
+@data.command()
+@plugin_options
+@click.argument("dataset")
+@data_option
+def download(dataset: str, data: Path) -> None:
+    """Fetch DATASET's files, where their authors still publish them at an address.
+
+    Checked by md5. Run it again after an interruption: it goes on where it stopped.
+    """
+    from benchbench.data.download import download as fetch
+    from benchbench.datasets import missing_files
+    from benchbench.progress import Counting
+
+    choice = catalog().resolve("dataset", dataset)
+    source = choice.entry.published
+    items = source.downloads(**choice.options) if source else ()
+    if not items:
+        where = f"; its authors publish it at {source.home}" if source else ""
+        raise BadInput(f"{dataset} cannot be downloaded from here{where}")
+    for item in items:
+        click.echo(f"{item.url} to {data / item.path}", err=True)
+        fetch(item, data, Counting("fetching", "B"))
+    left = missing_files(choice, data)
+    click.echo(f"{choice.text}: " + (f"still missing: {', '.join(left)}" if left else "here"))
+    if left:
+        sys.exit(1)
 
 
 @data.command()
@@ -167,12 +195,12 @@ def doctor(store: Path, data: Path) -> None:
 
 def opened(dataset: str, store: Path, data: Path) -> tuple[Choice, Pack]:
     from benchbench.datasets import packed
-    from benchbench.progress import Decoding
+    from benchbench.progress import Counting
 
     choice = catalog().resolve("dataset", dataset)
     place = a_store(store)
     place.check()
-    return choice, packed(choice, data, place, 0, Decoding())
+    return choice, packed(choice, data, place, 0, Counting("decoding", "image"))
 
 
 def a_store(root: Path) -> Store:

@@ -232,12 +232,12 @@ def sysinfo(device: str, as_json: bool) -> None:
 
 def make_plan(suite: str, store: Path, data: Path, device: str) -> Plan:
     from benchbench.plan import Plan
-    from benchbench.progress import Decoding
+    from benchbench.progress import Counting
     from benchbench.store import Store
     from benchbench.suite import Suite
 
     read = Suite.read(suite)
-    return Plan.make(read, catalog(), data, Store(store), device, Decoding())
+    return Plan.make(read, catalog(), data, Store(store), device, Counting("decoding", "image"))
 
 
 def chosen_cells(plan: Plan, only: str) -> list[Cell]:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from benchbench import TEST, TRAIN, BadInput, DomainData, published
-from benchbench_vision.pairs import CIFAR_FILES
+from benchbench_vision.pairs import CIFAR_FILES, cifar_downloads
 from benchbench_vision.reading import Part, joined, read
 
 Corrupt = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]  # floats in [0, 1]
@@ -72,6 +72,7 @@ CORRUPTIONS: Mapping[str, tuple[Corrupt, tuple[float, ...]]] = {  # with CIFAR-1
     home="https://www.cs.toronto.edu/~kriz/cifar.html",
     licence="none stated; research",
     files=CIFAR_FILES,
+    downloads=lambda **_: cifar_downloads(),
 )
 def cifar10_c(
     root: Path, *, kinds: tuple[str, ...] = tuple(CORRUPTIONS), severity: int = 5, seed: int = 0

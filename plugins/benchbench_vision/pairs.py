@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchbench import TEST, TRAIN, UNKNOWN, BadInput, DomainData, published
+from benchbench import TEST, TRAIN, UNKNOWN, BadInput, DomainData, Download, published
 from benchbench_vision.reading import Part, joined, read
 
 DIGIT_FILES = {
@@ -42,6 +42,7 @@ def chosen(domains: tuple[str, ...]) -> tuple[str, ...]:
     licence="MNIST CC BY-SA 3.0; USPS, SVHN, MNIST-M and SYN: research, not commercial",
     files=lambda domains, **_: [path for name in chosen(domains) for path in DIGIT_FILES[name]],
     rows=lambda domains, **_: {name: DIGIT_ROWS[name] for name in chosen(domains)},
+    downloads=lambda domains, **_: [item for name in domains for item in digit_downloads(name)],
 )
 def digits5(
     root: Path,
@@ -67,6 +68,22 @@ def digits5(
         files,
         seed,
     )
+
+
+def digit_downloads(name: str) -> list[Download]:
+    """From where torchvision knows them; of MNIST-M and SYN Numbers it does not."""
+    from torchvision.datasets import MNIST, SVHN, USPS
+
+    if name == "mnist":
+        base, folder = MNIST.mirrors[0], "MNIST/raw"
+        return [Download(base + f, f"{folder}/{f}", md5, folder) for f, md5 in MNIST.resources]
+    lists = {"usps": ("USPS", USPS.split_list), "svhn": ("SVHN", SVHN.split_list)}
+    folder, listed = lists.get(name, ("", {}))
+    return [
+        Download(url, f"{folder}/{file}", md5)
+        for split, (url, file, md5) in listed.items()
+        if split in ("train", "test")
+    ]
 
 
 def digits_of(name: str, number: int, root: Path) -> Iterator[Part]:
@@ -133,11 +150,24 @@ CIFAR_FILES = [
 ]
 
 
+def cifar_downloads() -> list[Download]:
+    from torchvision.datasets import CIFAR10
+
+    return [Download(CIFAR10.url, CIFAR10.filename, CIFAR10.tgz_md5, "")]
+
+
+def stl_downloads() -> list[Download]:
+    from torchvision.datasets import STL10
+
+    return [Download(STL10.url, STL10.filename, STL10.tgz_md5, "")]
+
+
 @published(
     home="https://www.cs.toronto.edu/~kriz/cifar.html and https://cs.stanford.edu/~acoates/stl10/",
     licence="none stated; research",
     files=lambda unlabelled, **_: [*CIFAR_FILES, *_stl_files(unlabelled)],
     rows=lambda unlabelled, **_: {"cifar": 54_000, "stl": 11_700 + 100_000 * unlabelled},
+    downloads=lambda **_: [*cifar_downloads(), *stl_downloads()],
 )
 def cifar_stl(root: Path, *, unlabelled: bool = True, size: int = 32, seed: int = 0) -> DomainData:
     """CIFAR-10 and STL-10: the nine classes that both have (French et al. 2018).
