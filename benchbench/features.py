@@ -1,6 +1,7 @@
 """Frozen features: what an encoder makes of images, unaugmented."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,18 @@ class Features:
     labels: Tensor  # int64 [N]
 
 
+class Images(Protocol):
+    """uint8 [N, C, H, W] that rows are taken from: a tensor, or what decodes them when asked."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Tensor: ...
+
+
 @torch.no_grad()
 def extract(
-    encoder: nn.Module, images: Tensor, rows: Tensor, device: torch.device, chunk: int = 512
+    encoder: nn.Module, images: Images, rows: Tensor, device: torch.device, chunk: int = 512
 ) -> Tensor:
     """float32 [N, num_features] on the CPU, of the N ``rows`` of uint8 images [..., C, H, W].
 

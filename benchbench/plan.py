@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchbench.catalog import Catalog, Choice
 from benchbench.contracts import Objective, Supervised, Task
+from benchbench.data.encoded import Encoded
 from benchbench.data.feed import Feed, resident, shares
 from benchbench.data.pack import Pack, check_shift
 from benchbench.data.prepare import Report
@@ -86,7 +87,7 @@ class Plan:
         return self.suite.cells(self.pack.domain_names)
 
     @cached_property
-    def images(self) -> Tensor:
+    def images(self) -> Tensor | Encoded:
         """The pack's images, on the device where they fit."""
         return resident(self.pack.images, self.machine.device)
 

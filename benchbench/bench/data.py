@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchbench.bench.step import random_pack
+from benchbench.bench.step import random_data
 from benchbench.catalog import Catalog
 from benchbench.contracts import DomainData, ImageFiles
 from benchbench.data.feed import Feed
@@ -121,15 +121,7 @@ def fetching(
 ) -> tuple[float, float]:
     """Median seconds to fetch a batch onto the device, and to train a ResNet-18 on it."""
     with TemporaryDirectory() as place:
-        source = random_pack(side, rows=4 * batch_size)
-        data = DomainData(
-            source.images,
-            source.labels,
-            source.domains,
-            source.class_names,
-            source.domain_names,
-            source.split,
-        )
+        data = random_data(side, rows=4 * batch_size)
         pack = prepared(
             {"dataset": "random"}, lambda: data, Store(Path(place)), 0, lambda done, total: None
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchbench.catalog import Catalog
 from benchbench.contracts import DomainData, Objective, begun, floats
 from benchbench.data.feed import Feed, resident
-from benchbench.data.pack import Pack, in_memory
+from benchbench.data.pack import in_memory
 from benchbench.machine import Machine, keep_freed_memory
 from benchbench.plan import build_augmentation, build_encoder
 from benchbench.terms import TRAIN, BadInput, Budget
@@ -51,7 +51,7 @@ def measure(
     """SimCLR with all of its augmentation on random images, against the same network bare."""
     keep_freed_memory()
     text, side = SHAPES[shape]
-    pack = random_pack(side, rows=2 * batch_size)
+    pack = in_memory(random_data(side, rows=2 * batch_size))
     encoder = build_encoder(catalog.resolve("encoder", text), pack.task, seed=0)
     encoder = encoder.to(machine.device).to(memory_format=torch.channels_last)
     objective = catalog.resolve("objective", "simclr").build(encoder, pack.task)
@@ -105,7 +105,7 @@ def compare_objectives(
     """Every objective as its factory has it, on its own views; and why some cannot be tried."""
     keep_freed_memory()
     text, side = SHAPES[shape]
-    pack = random_pack(side, rows=2 * batch_size)
+    pack = in_memory(random_data(side, rows=2 * batch_size))
     full = build_augmentation(catalog.pipeline(AUGMENTATION), pack.task)
     small = catalog.resolve("augmentation", f"random_resized_crop(size={side // 2})")
     views = Views(full, small=build_augmentation([small], pack.task))
@@ -198,11 +198,11 @@ def now(machine: Machine) -> float:
     return time.perf_counter()
 
 
-def random_pack(side: int, rows: int) -> Pack:
+def random_data(side: int, rows: int) -> DomainData:
     """Random images of two domains and ten classes."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (rows, 3, side, side), dtype=torch.uint8, generator=generator)
     labels, domains = torch.arange(rows) % 10, torch.arange(rows) % 2
     split = torch.full_like(labels, TRAIN)
     classes = tuple(map(str, range(10)))
-    return in_memory(DomainData(images, labels, domains, classes, ("one", "other"), split))
+    return DomainData(images, labels, domains, classes, ("one", "other"), split)

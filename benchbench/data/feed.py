@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from benchbench.contracts import Rows
+from benchbench.data.encoded import Encoded
 from benchbench.data.pack import Pack
 from benchbench.terms import TRAIN, UNKNOWN, BadInput, derive_seed
 
@@ -21,7 +22,7 @@ class Feed:
     def __init__(
         self,
         pack: Pack,
-        images: Tensor,
+        images: Tensor | Encoded,
         domains: Sequence[str],
         labelled: Sequence[str],
         batch_size: int,
@@ -88,8 +89,10 @@ def shares(
     return counts
 
 
-def resident(images: Tensor, device: torch.device) -> Tensor:
+def resident(images: Tensor | Encoded, device: torch.device) -> Tensor | Encoded:
     """The images on the device, if they take at most half of its free memory; else as they are."""
+    if isinstance(images, Encoded):
+        return images
     if device.type == "cuda" and images.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
         return images.to(device)
     return images

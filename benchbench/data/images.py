@@ -1,6 +1,7 @@
 """One image file to one array of pixels."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -8,7 +9,7 @@ from PIL import Image
 from benchbench.terms import BadInput
 
 
-def read_image(path: Path, size: int, crop: float | None = None) -> np.ndarray:
+def read_image(path: Path | BinaryIO, size: int, crop: float | None = None) -> np.ndarray:
     """uint8 [3, size, size]: any mode to RGB, resized (bilinear) as `ImageFiles` says.
 
     BadInput if it cannot be decoded.

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from benchbench.contracts import floats
+from benchbench.data.encoded import SUFFIX
 from benchbench.data.pack import Pack
 from benchbench.data.prepare import changed_file
 from benchbench.store import Store
@@ -69,7 +70,8 @@ def ailments(store: Store, data: Path) -> list[str]:
             faults.append(f"{changed} has changed since {kept.note['dataset']} was prepared")
         if not (pixels / kept.note["pixels"]).exists():
             faults.append(f"the pixels of {kept.note['dataset']} are gone; prepare it again")
-    for lost in sorted(place for place in pixels.glob("*.npy") if place.name not in used):
+    kept_files = [*pixels.glob("*.npy"), *pixels.glob(f"*{SUFFIX}")]
+    for lost in sorted(p for p in kept_files if p.name not in used and ".starts" not in p.name):
         size = lost.stat().st_size / 1e6
         faults.append(f"{lost}, {size:,.0f} MB, belongs to no dataset as it is now; delete it")
     return faults

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchbench.contracts import DomainData, ImageFiles, Task
+from benchbench.data.encoded import Encoded
 from benchbench.data.splits import draw_split
 from benchbench.metrics import resolve_metric
 from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
@@ -18,7 +19,7 @@ from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
 class Pack:
     """Rows of images and what is known of each."""
 
-    images: Tensor  # uint8 [N, C, H, W]; memory-mapped where they lie in a store
+    images: Tensor | Encoded  # uint8 [N, C, H, W]; memory-mapped where they lie in a store
     labels: Tensor  # int64 [N]
     domains: Tensor  # int64 [N]
     split: Tensor  # int64 [N]
@@ -41,7 +42,7 @@ class Pack:
         return ((self.domains == number) & (self.split == split)).nonzero().flatten()
 
 
-def pack_of(data: DomainData, split_seed: int, images: Tensor, digest: str) -> Pack:
+def pack_of(data: DomainData, split_seed: int, images: Tensor | Encoded, digest: str) -> Pack:
     """The data with these pixels, whose sha256 is ``digest``; a split is drawn if there is none.
 
     BadInput names what breaks the contract of DomainData.

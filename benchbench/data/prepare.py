@@ -1,20 +1,20 @@
 """From a dataset's files to a pack in the store, once.
 
 Pixels lie under ``packs/pixels``, named after the files they were decoded from, as one array that
-is memory-mapped; the columns and the note beside it are an artifact of the store. Opening what was
-prepared reads no image and does not ask the dataset's plugin.
+is memory-mapped, or as the files' bytes where they would not fit. The columns and the note beside
+them are an artifact of the store. Opening what was prepared reads no image and does not ask the
+dataset's plugin.
 """
 
 import hashlib
 import json
-import math
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from benchbench.contracts import DomainData, ImageFiles
+from benchbench.data.encoded import SUFFIX, Encoded, starts_of
 from benchbench.data.images import read_image
 from benchbench.data.pack import Pack, digest_of, pack_of
 from benchbench.store import Store, enough_space, key_of, writing
@@ -84,17 +85,24 @@ def verified(
     pack = _opened(kept.tensors, kept.note, store)
     assert pack is not None
     if isinstance(data.images, ImageFiles):
-        if listed(data.images, place.parent) != place:
+        if listed(data.images, place.parent).stem != place.stem:
             return [f"files of {identity['dataset']} have changed since it was prepared"]
         digest = json.loads(place.with_suffix(".json").read_text())["sha256"]
     else:
         digest = digest_of(data.images)
     faults = []
-    if hashlib.sha256(pack.images.numpy().data).hexdigest() != digest:
+    if _digest(pack.images) != digest:
         faults.append(f"the pixels in {place} are not those that were decoded; delete it")
     if pack_of(data, split_seed, pack.images, digest).fingerprint != pack.fingerprint:
         faults.append(f"labels, domains or splits of {identity['dataset']} have changed")
     return faults
+
+
+def _digest(images: Tensor | Encoded) -> str:
+    digest = hashlib.sha256()
+    for rows in torch.arange(len(images)).split(BLOCK):
+        digest.update(images[rows].contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 NOTED = ("class_names", "domain_names", "group_names", "metric", "licence", "fingerprint")
@@ -121,11 +129,14 @@ def prepare(data: DomainData, store: Store, split_seed: int, report: Report) -> 
                     partial.replace(place)
                 finally:
                     partial.unlink(missing_ok=True)
-    pack = pack_of(replace(data, images=_mapped(place)), split_seed, _mapped(place), digest)
-    return pack, place
+    return pack_of(data, split_seed, opened(place), digest), place
 
 
-def _mapped(place: Path) -> Tensor:
+def opened(place: Path) -> Tensor | Encoded:
+    """The pixels that lie at ``place``."""
+    if place.suffix == SUFFIX:
+        note = json.loads(place.with_suffix(".json").read_text())
+        return Encoded(place, note["size"], note["crop"])
     return torch.from_numpy(np.load(place, mmap_mode="c"))  # torch wants no read-only memory
 
 
@@ -138,7 +149,7 @@ def _opened(columns: Mapping[str, Tensor], note: Any, store: Store) -> Pack | No
     tensors |= {name: column.long() for name, column in columns.items()}
     words = {name: note[name] for name in NOTED}
     words = {n: tuple(word) if isinstance(word, list) else word for n, word in words.items()}
-    return Pack(_mapped(place), **tensors, **words)
+    return Pack(opened(place), **tensors, **words)
 
 
 def _stats(data: DomainData) -> list[Stat]:
@@ -176,13 +187,85 @@ def decoded(files: ImageFiles, folder: Path, report: Report) -> tuple[Path, str]
     """
     target = listed(files, folder)
     note = target.with_suffix(".json")
-    if not (note.exists() and target.exists()):
+    if (found := _found(note)) is None:
         with writing(folder.parents[1]):
             folder.mkdir(parents=True, exist_ok=True)
         with alone(target):
-            if not (note.exists() and target.exists()):
-                _decode(files, target, note, report)
-    return target, json.loads(note.read_text())["sha256"]
+            if (found := _found(note)) is None:
+                (_keep if too_large(files, folder) else _decode)(files, target, note, report)
+                found = _found(note)
+    assert found is not None, "it was just written"
+    return found
+
+
+def _found(note: Path) -> tuple[Path, str] | None:
+    """The pixels that a note is about, and their sha256; None if either is gone."""
+    if not note.exists():
+        return None
+    said = json.loads(note.read_text())
+    place = note.with_suffix(said["form"])
+    return (place, said["sha256"]) if place.exists() else None
+
+
+def pixels_of(files: ImageFiles) -> int:
+    return 3 * len(files) * files.size**2
+
+
+def too_large(files: ImageFiles, folder: Path) -> bool:
+    """Whether the pixels would not fit where the files' own bytes would."""
+    free = shutil.disk_usage(folder).free
+    if pixels_of(files) <= free:
+        return False
+    root = files.root.resolve()
+    return sum(_stat(f"{root}{os.sep}{path}")[1] for path in files.paths) < 0.9 * free
+
+
+def _keep(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
+    """The files' bytes one after the other, and the sha256 that their pixels would have."""
+    place, store = target.with_suffix(SUFFIX), target.parents[2]
+    partial, digest, sizes = place.with_suffix(".part"), hashlib.sha256(), [0]
+    broken: dict[int, BadInput] = {}
+
+    def read(row: int) -> tuple[bytes, np.ndarray | None]:
+        path = files.root / files.paths[row]
+        content = path.read_bytes()
+        try:
+            return content, read_image(path, files.size, files.crop)
+        except BadInput as error:
+            broken[row] = error
+            return content, None
+
+    try:
+        with writing(store), partial.open("wb") as file, ThreadPoolExecutor() as pool:
+            for start in range(0, len(files), BLOCK):
+                end = min(start + BLOCK, len(files))
+                for content, pixels in pool.map(read, range(start, end)):
+                    file.write(content)
+                    sizes.append(len(content))
+                    if pixels is not None:
+                        digest.update(np.ascontiguousarray(pixels).data)
+                report(end, len(files))
+        told(broken)
+        with writing(store):
+            np.save(starts_of(place), np.cumsum(sizes))
+            partial.replace(place)
+            _say(note, SUFFIX, digest.hexdigest(), files)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def told(broken: Mapping[int, BadInput]) -> None:
+    """BadInput names the image of the first row, and counts the others."""
+    if broken:
+        others = f"; nor can {len(broken) - 1} others" if len(broken) > 1 else ""
+        raise BadInput(f"{broken[min(broken)]}{others}")
+
+
+def _say(note: Path, form: str, digest: str, files: ImageFiles) -> None:
+    said = {"form": form, "sha256": digest, "size": files.size, "crop": files.crop}
+    scratch = note.with_suffix(".part")
+    scratch.write_text(json.dumps(said))
+    scratch.replace(note)
 
 
 def listed(files: ImageFiles, folder: Path) -> Path:
@@ -220,16 +303,16 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
     What a killed process had decoded is kept, and not decoded again.
     """
     partial, progress = target.with_suffix(".decoding"), target.with_suffix(".rows")
-    shape, root, count = (len(files), 3, files.size, files.size), files.root, len(files)
+    root, count = files.root, len(files)
     store = target.parents[2]
-    broken: list[BadInput] = []
+    broken: dict[int, BadInput] = {}
     done = 0
 
     def read(row: int) -> None:
         try:
             pixels[row] = read_image(root / files.paths[row], files.size, files.crop)
         except BadInput as error:
-            broken.append(error)
+            broken[row] = error
 
     try:
         with writing(store):
@@ -238,32 +321,29 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
                 pixels = np.lib.format.open_memmap(partial, "r+")
             else:
                 progress.unlink(missing_ok=True)
-                enough_space(store, math.prod(shape))
+                enough_space(store, pixels_of(files))
+                shape = (count, 3, files.size, files.size)
                 pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
                 if hasattr(os, "posix_fallocate"):  # a full disk ends a mapping in SIGBUS
                     with partial.open("r+b") as file:
                         os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
-        told = time.monotonic()
+        flushed = time.monotonic()
         with ThreadPoolExecutor() as pool:
             for start in range(done, count, BLOCK):
                 end = min(start + BLOCK, count)
                 list(pool.map(read, range(start, end)))
                 report(end, count)
-                if not broken and time.monotonic() - told > FLUSH_EVERY:
+                if not broken and time.monotonic() - flushed > FLUSH_EVERY:
                     pixels.flush()
                     with writing(store):
                         progress.write_text(f"{end}")
-                    told = time.monotonic()
-        if broken:
-            others = f"; nor can {len(broken) - 1} others" if len(broken) > 1 else ""
-            raise BadInput(f"{broken[0]}{others}")
+                    flushed = time.monotonic()
+        told(broken)
         pixels.flush()
         digest = hashlib.sha256(pixels.data).hexdigest()
         with writing(store):
             partial.replace(target)
-            scratch = target.with_suffix(".part")
-            scratch.write_text(json.dumps({"sha256": digest}))
-            scratch.replace(note)
+            _say(note, target.suffix, digest, files)
             progress.unlink(missing_ok=True)
     except BadInput:
         partial.unlink(missing_ok=True)

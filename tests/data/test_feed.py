@@ -1,14 +1,20 @@
 """Which rows a stage meets is a function of (seed, step)."""
 
+import io
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import tiny
+from torch import nn
 
-from benchbench.data.feed import Feed, shares
+from benchbench.data.encoded import Encoded, starts_of
+from benchbench.data.feed import Feed, resident, shares
 from benchbench.data.pack import in_memory
+from benchbench.features import extract
 from benchbench.terms import TRAIN, UNKNOWN, BadInput
 
 CPU = torch.device("cpu")
@@ -69,3 +75,26 @@ def test_where_labels_are_read_only_rows_that_have_one_are_drawn(pack):
     assert len(read.pools[1]) == len(pack.rows("right", TRAIN))
     with pytest.raises(BadInput, match=f"'left' per step, but it has {len(read.pools[0])} train"):
         Feed(partly, pack.images, ("left", "right"), ("left",), 2 * len(rows), 0, CPU)
+
+
+def test_encoded_images_are_fed_and_read_off_as_pixels_are(pack, tmp_path):
+    place = tmp_path / "all.bytes"
+    contents = []
+    for image in pack.images:
+        buffer = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG")
+        contents.append(buffer.getvalue())
+    place.write_bytes(b"".join(contents))
+    np.save(starts_of(place), np.cumsum([0, *map(len, contents)]))
+    encoded = Encoded(place, pack.images.shape[2], None)
+    assert resident(encoded, CPU) is encoded
+    for step in (0, 7):
+        rows, wanted = (
+            Feed(pack, images, ("left", "right"), ("left",), 20, 3, CPU)(step)
+            for images in (encoded, pack.images)
+        )
+        assert torch.equal(rows.images, wanted.images)
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    index = torch.tensor([5, 3, 300])
+    z, wanted = (extract(network, images, index, CPU) for images in (encoded, pack.images))
+    assert torch.equal(z, wanted)

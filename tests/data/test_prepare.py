@@ -16,6 +16,7 @@ from tiny import tiny
 
 from benchbench.contracts import DomainData, ImageFiles
 from benchbench.data import prepare as module
+from benchbench.data.encoded import Encoded
 from benchbench.data.inspect import ailments
 from benchbench.data.pack import in_memory
 from benchbench.data.prepare import prepare, prepared, verified
@@ -208,6 +209,7 @@ from pathlib import Path
 import torch
 from benchbench.contracts import ImageFiles
 from benchbench.data import prepare as module
+from benchbench.data.encoded import Encoded
 module.BLOCK, module.FLUSH_EVERY = 2, 0.0
 root, store, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 files = ImageFiles(root, [f"{row}.png" for row in range(30)], 16)
@@ -286,3 +288,46 @@ def test_time_is_told_apart_to_the_nanosecond(data, store):
     with pytest.warns(UserWarning, match="0.png has changed"):
         prepared(IDENTITY, lambda: data, store, 0, silent)
     assert time.time_ns() > status.st_mtime_ns
+
+
+@pytest.fixture
+def little_space(monkeypatch, data):
+    """Enough for the files' own bytes, not for their pixels. Each image has a colour of its own."""
+    for row in range(30):
+        Image.new("RGB", (16, 16), (row, 2 * row, 3 * row)).save(data.images.root / f"{row}.png")
+    size = sum((data.images.root / path).stat().st_size for path in data.images.paths)
+    pixels = 30 * 3 * 16 * 16
+    usage = type("Usage", (), {"free": (pixels + size) // 2})
+    assert size < 0.9 * usage.free < usage.free < pixels
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+
+
+def test_pixels_that_do_not_fit_stay_encoded_and_are_the_same(data, store, tmp_path, little_space):
+    pack = prepared(IDENTITY, lambda: data, store, 0, silent)
+    assert isinstance(pack.images, Encoded)
+    again = prepared(IDENTITY, untouched, store, 0, silent)
+    rows = torch.tensor([29, 0, 7, 7])
+    wanted = torch.stack([rows, 2 * rows, 3 * rows], 1).to(torch.uint8)[..., None, None]
+    wanted = wanted.expand(4, 3, 16, 16)
+    assert torch.equal(pack.images[rows], wanted) and torch.equal(again.images[rows], wanted)
+    assert pack.images.shape == (30, 3, 16, 16) and pack.images[rows[:0]].shape == (0, 3, 16, 16)
+    assert pack.task.image_shape == (3, 16, 16)
+    assert verified(IDENTITY, data, store, 0) == []
+    assert ailments(store, tmp_path) == []
+    (kept,) = (store.root / "packs" / "pixels").glob("*.bytes")
+    assert kept.stat().st_size < 30 * 3 * 16 * 16
+
+
+def test_encoded_or_not_the_fingerprint_is_one(data, store, tmp_path, little_space, monkeypatch):
+    encoded = prepared(IDENTITY, lambda: data, store, 0, silent)
+    monkeypatch.undo()
+    plain = prepared(IDENTITY, lambda: data, Store(tmp_path / "roomy"), 0, silent)
+    assert isinstance(plain.images, torch.Tensor)
+    assert plain.fingerprint == encoded.fingerprint
+
+
+def test_a_broken_image_is_told_where_files_stay_encoded(data, store, little_space):
+    (data.images.root / "3.png").write_bytes(b"no image")
+    with pytest.raises(BadInput, match="image .*3.png cannot be decoded"):
+        prepare(data, store, 0, silent)
+    assert [p.suffix for p in store.root.rglob("*") if p.is_file()] == [".lock"]
