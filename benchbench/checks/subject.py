@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchbench.catalog import Entry
+from benchbench.catalog import Choice, Entry
 from benchbench.checks.guard import unguarded
 from benchbench.contracts import DomainData, Objective, Task, begun
 from benchbench.data.feed import Feed
 from benchbench.data.pack import Pack, in_memory
 from benchbench.data.prepare import prepare
+from benchbench.datasets import described
 from benchbench.store import Store
 from benchbench.terms import TEST, TRAIN, VAL, BadInput, Budget, derive_seed
 from benchbench.train import Augment, Checkpoints, Views, train
@@ -48,8 +49,11 @@ class Subject:
 
     def build(self, *supplied: Any, **options: Any) -> Any:
         """From the defaults but for ``options``. CannotBuild if the factory raises."""
+        choice = Choice(self.entry, {**self.entry.options, **options})
         try:
-            return self.entry.factory(*supplied, **{**self.entry.options, **options})
+            if self.entry.kind == "dataset":
+                return described(choice, *supplied)
+            return self.entry.factory(*supplied, **choice.options)
         except BadInput as error:
             raise CannotBuild(str(error)) from error
         except (Exception, SystemExit) as error:

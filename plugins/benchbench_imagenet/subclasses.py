@@ -17,36 +17,50 @@ from benchbench_imagenet.listing import HOME, LICENCE, Folder, described
 SPLITS: Mapping[str, Mapping[str, tuple[str, str]]] = json.loads(
     (files("benchbench_imagenet") / "breeds.json").read_text(encoding="utf-8")
 )
-TITLES = {
-    "living17": "Living-17: seventeen classes of animals",
-    "nonliving26": "Nonliving-26: twenty-six classes of things",
-    "entity13": "Entity-13: thirteen coarse classes of animals and things",
-    "entity30": "Entity-30: thirty classes of animals and things",
-}
 
 
-def factory(name: str, classes: Mapping[str, tuple[str, str]]) -> Callable[..., DomainData]:
-    folders = [
+def folders_of(name: str) -> list[Folder]:
+    return [
         Folder(f"imagenet/{part}/{wnid}", label, domain, split)
         for part, split in (("train", TRAIN), ("val", TEST))
-        for label, sides in enumerate(classes.values())
+        for label, sides in enumerate(SPLITS[name].values())
         for domain, side in enumerate(sides)
         for wnid in side.split()
     ]
 
-    @published(home=HOME, licence=LICENCE, files=[folder.place for folder in folders])
-    def load(root: Path, *, size: int = 224, seed: int = 0) -> DomainData:
-        return described(
-            Path(root), folders, list(classes), ("source", "target"), LICENCE, size, seed
-        )
 
-    load.__doc__ = (
-        f"{TITLES[name]}, whose subclasses are others in the target.\n\n"
-        "Of ImageNet's images in ``imagenet/train`` a fifth of each class, drawn with ``seed``,\n"
-        "validates; those in ``imagenet/val`` test. The shorter side becomes size / 0.875 pixels,\n"
-        "and the centre is cut out."
-    )
-    return load
+def breeds(factory: Callable[..., DomainData]) -> Callable[..., DomainData]:
+    folders = folders_of(factory.__name__)
+    mark = published(home=HOME, licence=LICENCE, files=[folder.place for folder in folders])
+    return mark(factory)
 
 
-BREEDS = {name: factory(name, classes) for name, classes in SPLITS.items()}
+def read(root: Path, name: str, size: int, seed: int) -> DomainData:
+    """Of the images in ``imagenet/train`` a fifth of each subclass, drawn with ``seed``, validates;
+    those in ``imagenet/val`` test."""
+    domains = ("source", "target")
+    return described(Path(root), folders_of(name), list(SPLITS[name]), domains, LICENCE, size, seed)
+
+
+@breeds
+def living17(root: Path, *, size: int = 224, seed: int = 0) -> DomainData:
+    """Living-17: seventeen classes of animals, whose subclasses are others in the target."""
+    return read(root, "living17", size, seed)
+
+
+@breeds
+def nonliving26(root: Path, *, size: int = 224, seed: int = 0) -> DomainData:
+    """Nonliving-26: twenty-six classes of things, whose subclasses are others in the target."""
+    return read(root, "nonliving26", size, seed)
+
+
+@breeds
+def entity13(root: Path, *, size: int = 224, seed: int = 0) -> DomainData:
+    """Entity-13: thirteen coarse classes, whose subclasses are others in the target."""
+    return read(root, "entity13", size, seed)
+
+
+@breeds
+def entity30(root: Path, *, size: int = 224, seed: int = 0) -> DomainData:
+    """Entity-30: thirty classes, whose subclasses are others in the target."""
+    return read(root, "entity30", size, seed)

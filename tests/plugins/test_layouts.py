@@ -12,10 +12,12 @@ from benchbench.store import Store
 from benchbench.terms import MissingData
 from benchbench_files.layouts import LAYOUTS
 
+BY_NAME = {factory.__name__: layout for factory, layout in LAYOUTS.items()}
 
-@pytest.mark.parametrize("name", LAYOUTS)
+
+@pytest.mark.parametrize("name", BY_NAME)
 def test_it_is_read_under_its_official_names(tmp_path, name):
-    layout, choice = LAYOUTS[name], make_catalog().resolve("dataset", f"{name}(size=4)")
+    layout, choice = BY_NAME[name], make_catalog().resolve("dataset", f"{name}(size=4)")
     with pytest.raises(MissingData, match=f"{name} needs {next(iter(layout.folders.values()))}"):
         described(choice, tmp_path)
     of_layout(tmp_path, layout)
@@ -35,7 +37,7 @@ def test_it_is_read_under_its_official_names(tmp_path, name):
 
 
 def test_another_number_of_classes_is_refused(tmp_path):
-    of_layout(tmp_path, LAYOUTS["vlcs"])
+    of_layout(tmp_path, BY_NAME["vlcs"])
     (tmp_path / "VLCS" / "SUN09" / "more").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "VLCS" / "SUN09" / "more" / "1.png")
     choice = make_catalog().resolve("dataset", "vlcs")
