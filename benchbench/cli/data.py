@@ -171,7 +171,8 @@ def show(
     try:
         sheet.save(out)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{out} cannot be written: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"{out} cannot be written: {reason}") from None
     click.echo(f"{out}: {sheet.width} × {sheet.height} pixels")
 
 

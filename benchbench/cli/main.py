@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,11 +34,15 @@ KINDS = ("datasets", "encoders", "augmentations", "objectives")
 
 
 class Main(click.Group):
-    """Bad input ends in one sentence and status 2; an interrupt in 130."""
+    """Bad input ends in one sentence and status 2; an interrupt in 130. A warning is a sentence."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *place: click.echo(
+                    f"benchbench: {message}", err=True
+                )
+                return super().invoke(ctx)
         except BadInput as error:
             click.echo(f"benchbench: {error}", err=True)
             sys.exit(2)

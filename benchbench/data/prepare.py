@@ -199,12 +199,13 @@ def decoded(files: ImageFiles, folder: Path, report: Report) -> tuple[Path, str]
 
 
 def _found(note: Path) -> tuple[Path, str] | None:
-    """The pixels that a note is about, and their sha256; None if either is gone."""
-    if not note.exists():
+    """The pixels that a note is about, and their sha256; None if either is gone or broken."""
+    try:
+        said = json.loads(note.read_text())
+        place, digest = note.with_suffix(said["form"]), said["sha256"]
+    except (FileNotFoundError, ValueError, KeyError):
         return None
-    said = json.loads(note.read_text())
-    place = note.with_suffix(said["form"])
-    return (place, said["sha256"]) if place.exists() else None
+    return (place, digest) if place.exists() else None
 
 
 def pixels_of(files: ImageFiles) -> int:
