@@ -9,7 +9,9 @@ from torch import nn
 from benchbench import BadInput, Objective, hookimpl
 from benchbench.catalog import Catalog, Loader, Plugin, source_digest
 from benchbench.checks.subject import bars
+from benchbench.launch.local import run_cells
 from benchbench.plan import Plan
+from benchbench.progress import Progress
 from benchbench.store import Store
 from benchbench.suite import Suite
 
@@ -101,9 +103,32 @@ def make_plan(
     return Plan.make(suite, catalog, root or folder, place, device, lambda done, n: None)
 
 
+def smoke(dataset: str, shift: str, root: Path, folder: Path, sees: str = "source+target"):
+    """The record of a dataset that was prepared, pre-trained on for two steps, and read off."""
+    text = f"""
+name = "smoke"
+dataset = "{dataset}"
+shifts = ["{shift}"]
+seeds = [0]
+encoder = "small_cnn(width=4)"
+precision = "fp32"
+stage = {{ steps = 2, batch_size = 8, lr = 0.01, augmentation = "horizontal_flip" }}
+[[method]]
+chain = "simclr"
+sees = "{sees}"
+"""
+    plan = make_plan(text, folder / "store", folder, root=root)
+    for cell in plan.cells:
+        plan.check(cell)
+    with Progress(1) as progress:
+        (record,) = run_cells(plan, plan.cells, progress)
+    assert record.status == "scored", record.reason
+    return record
+
+
 def quiet(stage):
     """An audience's watcher that says nothing."""
     return lambda done, loss: None
 
 
-__all__ = ["SUITE", "BadInput", "make_catalog", "make_plan", "quiet"]
+__all__ = ["SUITE", "BadInput", "make_catalog", "make_plan", "quiet", "smoke"]

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-from tiny import make_catalog, make_plan
+from tiny import make_catalog, smoke
 from trees import living17, of_class
 
 from benchbench import TEST, TRAIN, VAL, BadInput
 from benchbench.datasets import described, missing_files
-from benchbench.launch.local import run_cells
-from benchbench.progress import Progress
 from benchbench.terms import MissingData
 from benchbench_imagenet.subclasses import SPLITS
 
@@ -18,17 +16,6 @@ SIZES = {  # Santurkar et al. 2021, table 1: superclasses, and subclasses of eac
     "living17": (17, 4),
     "nonliving26": (26, 4),
 }
-SUITE = """
-name = "imagenet-smoke"
-dataset = "{dataset}"
-shifts = ["{shift}"]
-seeds = [0]
-encoder = "small_cnn(width=4)"
-precision = "fp32"
-stage = {{ steps = 2, batch_size = 8, lr = 0.01, augmentation = "horizontal_flip" }}
-[[method]]
-chain = "simclr"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +78,7 @@ def test_variants_have_imagenet_s_images_of_their_classes(root, name):
     [("living17(size=16)", "source > target"), ("imagenet_r(size=16)", "photographs > renditions")],
 )
 def test_prepared_pre_trained_read_off_and_recorded(root, tmp_path, dataset, shift):
-    text = SUITE.format(dataset=dataset, shift=shift)
-    plan = make_plan(text, tmp_path / "store", tmp_path, root=root)
-    for cell in plan.cells:
-        plan.check(cell)
-    with Progress(1) as progress:
-        (record,) = run_cells(plan, plan.cells, progress)
-    assert record.status == "scored", record.reason
+    record = smoke(dataset, shift, root, tmp_path)
     assert record.scores[-1].n == (34 if dataset.startswith("living") else 4)
 
 

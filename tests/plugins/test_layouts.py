@@ -2,7 +2,7 @@
 
 import pytest
 from PIL import Image
-from tiny import make_catalog
+from tiny import make_catalog, smoke
 from trees import of_layout
 
 from benchbench import BadInput
@@ -34,6 +34,13 @@ def test_it_is_read_under_its_official_names(tmp_path, name):
     told = miscounted(pack, layout.rows)
     assert len(told) == len(layout.rows)
     assert all(f"has {each:,} rows, its authors have" in fault for fault in told)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_prepared_pre_trained_read_off_and_recorded(tmp_path, name):
+    of_layout(tmp_path, BY_NAME[name])
+    source, target = list(BY_NAME[name].folders)[:2]
+    smoke(f"{name}(size=8)", f"{source} > {target}", tmp_path, tmp_path)
 
 
 def test_another_number_of_classes_is_refused(tmp_path):

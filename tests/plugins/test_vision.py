@@ -12,12 +12,10 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
-from tiny import make_catalog, make_plan
+from tiny import make_catalog, smoke
 
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
 from benchbench.datasets import described
-from benchbench.launch.local import run_cells
-from benchbench.progress import Progress
 from benchbench_vision.corruptions import CORRUPTIONS, damaged
 
 PARTS = ((True, "train", 30), (False, "test", 20))
@@ -215,19 +213,6 @@ def test_corruptions_do_what_their_formulas_say():
     assert np.allclose(CORRUPTIONS["brightness"][0](image, 0.2, rng), hsv_to_rgb(hsv))
 
 
-SUITE = """
-name = "vision-smoke"
-dataset = "{dataset}"
-shifts = ["{shift}"]
-seeds = [0]
-encoder = "small_cnn(width=4)"
-precision = "fp32"
-stage = {{ steps = 2, batch_size = 8, lr = 0.01, augmentation = "horizontal_flip" }}
-[[method]]
-chain = "simclr"
-"""
-
-
 @pytest.mark.parametrize(
     ("dataset", "shift"),
     [
@@ -237,13 +222,7 @@ chain = "simclr"
     ],
 )
 def test_prepared_pre_trained_read_off_and_recorded(data_of, root, tmp_path, dataset, shift):
-    text = SUITE.format(dataset=dataset, shift=shift)
-    plan = make_plan(text, tmp_path / "store", tmp_path, root=root)
-    for cell in plan.cells:
-        plan.check(cell)
-    with Progress(1) as progress:
-        (record,) = run_cells(plan, plan.cells, progress)
-    assert record.status == "scored", record.reason
+    smoke(dataset, shift, root, tmp_path)
 
 
 def test_the_sheet_of_real_images_shows_what_corruptions_do(real_data):

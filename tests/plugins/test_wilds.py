@@ -8,15 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import make_catalog, make_plan
+from tiny import make_catalog, smoke
 from trees import WILDS
 
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
 from benchbench.data.inspect import counts
 from benchbench.datasets import described, missing_files, packed
-from benchbench.launch.local import run_cells
 from benchbench.metrics import METRICS, parts
-from benchbench.progress import Progress
 from benchbench.store import Store
 from benchbench.terms import MissingData
 from benchbench_wilds.package import pandas_of_2022, read
@@ -185,32 +183,11 @@ def test_scores_are_those_of_the_dataset_s_own_eval(root, data_of, scatter, name
         assert np.allclose(ours, said, atol=1e-6)
 
 
-SUITE = """
-name = "wilds-smoke"
-dataset = "{dataset}"
-shifts = ["{shift}"]
-seeds = [0]
-encoder = "small_cnn(width=4)"
-precision = "fp32"
-stage = {{ steps = 2, batch_size = 10, lr = 0.01, augmentation = "horizontal_flip" }}
-[[method]]
-chain = "simclr"
-sees = "{sees}"
-"""
-
-
 @pytest.mark.parametrize("name", WILDS)
 def test_prepared_pre_trained_read_off_and_recorded(root, tmp_path, name):
     sees = {"iwildcam": "all", "rxrx1": "source", "waterbirds": "source", "celeba": "source"}
-    text = SUITE.format(
-        dataset=f"{name}(size=16)", shift=SHIFTS[name], sees=sees.get(name, "source+target")
-    )
-    plan = make_plan(text, tmp_path / "store", tmp_path, root=root)
-    for cell in plan.cells:
-        plan.check(cell)
-    with Progress(1) as progress:
-        (record,) = run_cells(plan, plan.cells, progress)
-    assert record.status == "scored", record.reason
+    seen = sees.get(name, "source+target")
+    record = smoke(f"{name}(size=16)", SHIFTS[name], root, tmp_path, seen)
     assert record.data.metric == WILDS_KEYS[name][1]
     target = record.scores[-1]
     assert target.role == "target" and target.value is not None
@@ -235,7 +212,7 @@ def test_missing_files_are_named_with_where_they_come_from(tmp_path):
     catalog = make_catalog()
     choice = catalog.resolve("dataset", "camelyon17")
     with pytest.raises(
-        MissingData, match=r"camelyon17 needs .*unlabeled_v1.0/metadata.csv, .* publish it at http"
+        MissingData, match=r"camelyon17 needs .*, .* and 2 more below .* publish it at http"
     ):
         described(choice, tmp_path)
     without = catalog.resolve("dataset", "camelyon17(unlabelled=False)")
