@@ -52,8 +52,8 @@ class Mixup(Supervised):
     """
 
     def __init__(self, encoder: nn.Module, task: Task, *, alpha: float = 0.2) -> None:
-        if alpha <= 0:
-            raise BadInput(f"mixup: alpha = {alpha} should be positive")
+        if alpha < 0.01:  # in 32 bits both of the draws it is made of may be zero, and it then is ½
+            raise BadInput(f"mixup: alpha = {alpha} should be at least 0.01")
         super().__init__(encoder, task)
         self.alpha = alpha
 

@@ -66,7 +66,7 @@ def test_mixup_mixes_images_and_labels_by_one_share():
     [
         (finetune, {"encoder_lr": -1.0}, "finetune: encoder_lr = -1.0 should not be negative"),
         (LPFT, {"encoder_lr": -1.0}, "lp_ft: encoder_lr = -1.0 should not be negative"),
-        (Mixup, {"alpha": 0.0}, "mixup: alpha = 0.0 should be positive"),
+        (Mixup, {"alpha": 0.001}, "mixup: alpha = 0.001 should be at least 0.01"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(factory, options, words):
