@@ -42,7 +42,8 @@ before, start = peak(), time.perf_counter()
 pack = prepared(SOURCE, lambda: blank(0), Store(Path(sys.argv[1])), 0, lambda done, total: None)
 seconds = time.perf_counter() - start
 assert len(pack.labels)
-print(json.dumps({"open_seconds": seconds, "open_peak_growth_mb": peak() - before}))
+grown = peak() - before
+print(json.dumps({"open_seconds": seconds, "open_peak_mb": peak(), "open_peak_growth_mb": grown}))
 """  # in a process of its own, whose peak is that of opening
 
 

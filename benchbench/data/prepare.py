@@ -237,7 +237,7 @@ def _keep(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
             return content, None
 
     try:
-        with writing(store), partial.open("wb") as file, ThreadPoolExecutor() as pool:
+        with writing(store), partial.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(files), BLOCK):
                 end = min(start + BLOCK, len(files))
                 for content, pixels in pool.map(read, range(start, end)):
@@ -329,11 +329,16 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
                     with partial.open("r+b") as file:
                         os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
         flushed = time.monotonic()
-        with ThreadPoolExecutor() as pool:
-            for start in range(done, count, BLOCK):
+        digest, hashing = hashlib.sha256(), None
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, count, BLOCK):
                 end = min(start + BLOCK, count)
-                list(pool.map(read, range(start, end)))
-                report(end, count)
+                if end > done:
+                    list(pool.map(read, range(start, end)))
+                    report(end, count)
+                if hashing is not None:
+                    hashing.result()
+                hashing = pool.submit(digest.update, pixels[start:end].data)  # beside the next
                 if not broken and time.monotonic() - flushed > FLUSH_EVERY:
                     pixels.flush()
                     with writing(store):
@@ -341,10 +346,9 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
                     flushed = time.monotonic()
         told(broken)
         pixels.flush()
-        digest = hashlib.sha256(pixels.data).hexdigest()
         with writing(store):
             partial.replace(target)
-            _say(note, target.suffix, digest, files)
+            _say(note, target.suffix, digest.hexdigest(), files)
             progress.unlink(missing_ok=True)
     except BadInput:
         partial.unlink(missing_ok=True)
