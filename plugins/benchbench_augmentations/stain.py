@@ -19,9 +19,11 @@ def stain_jitter(task: Task, *, sigma: float = 0.1, p: float = 1.0) -> Callable[
     (arXiv:2302.11861) for Camelyon17. Densities are −log₁₀ of the colours, unmixed.
     """
     if task.image_shape[0] != 3:
-        raise BadInput(f"stain_jitter is for three channels, not {task.image_shape[0]}")
-    if sigma < 0 or not 0 <= p <= 1:
-        raise BadInput(f"stain_jitter: sigma = {sigma} should be ≥ 0 and p = {p} in [0, 1]")
+        raise BadInput(f"stain_jitter is for images of 3 channels, not of {task.image_shape[0]}")
+    if not 0 <= sigma < 10:
+        raise BadInput(f"stain_jitter: sigma = {sigma} should be in [0, 10)")
+    if not 0 <= p <= 1:
+        raise BadInput(f"stain_jitter: p = {p} should be in [0, 1]")
     mix = torch.tensor(STAINS)
     unmix = torch.linalg.inv(mix)
 

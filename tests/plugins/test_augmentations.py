@@ -496,6 +496,8 @@ def test_p_is_the_share_of_images_that_change(name):
 @pytest.mark.parametrize("shape", [(1, 12, 8), (3, 8, 12), (3, 32, 32)], ids=str)
 @pytest.mark.parametrize("name", FACTORIES)
 def test_a_view_is_new_and_has_the_shape_and_range_of_the_batch(name, shape):
+    if name == "stain_jitter" and shape[0] == 1:
+        pytest.skip("stains have three channels")
     torch.manual_seed(0)
     images = make_images(64, shape)
     images[:2], images[2:4] = 0, 1

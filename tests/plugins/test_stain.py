@@ -40,7 +40,7 @@ def test_without_jitter_nothing_changes_and_p_says_how_often():
 
 
 def test_other_images_are_refused():
-    with pytest.raises(BadInput, match="three channels, not 1"):
+    with pytest.raises(BadInput, match="images of 3 channels, not of 1"):
         stain_jitter(Task((1, 8, 8), 2, 2))
-    with pytest.raises(BadInput, match="p = 1.5 in"):
+    with pytest.raises(BadInput, match="p = 1.5 should be in"):
         stain_jitter(TASK, p=1.5)

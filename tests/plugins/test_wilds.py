@@ -12,6 +12,8 @@ from tiny import make_catalog, smoke
 from trees import WILDS
 
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
+from benchbench.checks import CHECKS, Check
+from benchbench.checks.subject import Subject
 from benchbench.data.inspect import counts
 from benchbench.datasets import described, missing_files, packed
 from benchbench.metrics import METRICS, parts
@@ -195,6 +197,21 @@ def test_prepared_pre_trained_read_off_and_recorded(root, tmp_path, name):
     if name == "camelyon17":  # no rows are kept for testing in its sources
         assert record.value("source") is None
         assert [group.group for group in target.groups] == ["slide 20", "slide 21"]
+
+
+TOO_SMALL = {"classes": ("domainnet", "fmow")}  # of their hundreds of classes a tree has two
+
+
+@pytest.mark.parametrize("name", WILDS)
+def test_the_kit_finds_no_fault(root, tmp_path, name):
+    entry = make_catalog().resolve("dataset", name).entry
+    subject = Subject(entry, root, tmp_path)
+    for test in CHECKS["dataset"]:
+        if test.__name__ == "no_row_twice" and name in ("iwildcam", "fmow"):
+            continue  # hundreds of images of 448 or 224 pixels
+        outcome = Check(subject, test).run()
+        allowed = name in TOO_SMALL.get(test.__name__, ())
+        assert outcome.status != "failed" or allowed, (test.__name__, outcome.message)
 
 
 def test_counts_tell_labelled_from_unlabelled(root, tmp_path):
