@@ -14,7 +14,7 @@ from benchbench_imagenet.subclasses import SPLITS
 def paint(path: Path, label: int, domain: int, sides=(24, 20), mode="RGB") -> None:
     """An image whose mean colour says its class and its domain; noise makes it the only one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(list(str(path.name).encode()))
+    rng = np.random.default_rng(list("/".join(path.parts[-3:]).encode()))
     colour = np.array([40 + 60 * (label % 4), 40 + 60 * (label // 4), 60 + 25 * domain])
     pixels = np.clip(colour + rng.normal(0, 15, (*sides[::-1], 3)), 0, 255).astype(np.uint8)
     Image.fromarray(pixels).convert(mode).save(path)
