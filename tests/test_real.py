@@ -49,7 +49,7 @@ def test_a_classifier_of_envelopes_reads_forms(post):
     row = next(line for line in board.splitlines() if line.startswith("| erm"))
     target, _, source = (float(cell) for cell in row.split("|")[5:8])
     assert source > 90 and target > 60  # one in three by chance
-    assert len(list((post / "store" / "packs").glob("*.npy"))) == 1
+    assert len(list((post / "store" / "packs" / "pixels").glob("*.npy"))) == 1
 
 
 @pytest.mark.data
