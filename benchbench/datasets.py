@@ -27,10 +27,15 @@ def verified(dataset: Choice, root: Path, store: Store, split_seed: int = 0) -> 
 
 def described(dataset: Choice, root: Path) -> DomainData:
     """What the dataset's plugin says of it. MissingData if its files are not there."""
-    if missing := missing_files(dataset, root):
-        raise MissingData(told_missing(dataset, root, missing), missing)
+    check_files(dataset, root)
     data: DomainData = dataset.build(root)
     return data
+
+
+def check_files(dataset: Choice, root: Path) -> None:
+    """MissingData if not all files are there that the dataset says it needs."""
+    if missing := missing_files(dataset, root):
+        raise MissingData(told_missing(dataset, root, missing), missing)
 
 
 def _source(dataset: Choice, root: Path) -> dict[str, str]:

@@ -36,6 +36,7 @@ class Link:
     views: Mapping[str, tuple[Choice, ...]]  # the augmentations of every kind of view it makes
     reads: tuple[str, ...]
     domains: tuple[str, ...]
+    labelled: tuple[str, ...]  # the domains whose labels it reads
     start: str  # the key of the encoder it starts from
     key: str
 
@@ -104,6 +105,7 @@ class Plan:
             domains = cell.shift.seen(stage.sees, self.pack.domain_names)
             if stage.sees == "all":  # of which some may be there for their test rows alone
                 domains = tuple(name for name in domains if len(self.pack.rows(name, TRAIN)))
+            labelled = cell.labelled if "labels" in reads else ()
             start = key
             key = key_of(
                 {
@@ -112,7 +114,7 @@ class Plan:
                     "objective": _identity(objective),
                     "views": {kind: [_identity(c) for c in views[kind]] for kind in views},
                     "domains": domains,
-                    "labelled": cell.labelled if "labels" in reads else (),
+                    "labelled": labelled,
                     "budget": asdict(stage.budget),
                     "seed": cell.seed,
                     "protocol": self.suite.protocol,
@@ -120,7 +122,7 @@ class Plan:
                     "data": self.pack.fingerprint,
                 }
             )
-            links.append(Link(stage, depth, objective, views, reads, domains, start, key))
+            links.append(Link(stage, depth, objective, views, reads, domains, labelled, start, key))
         return links
 
     def _first_key(self, cell: Cell) -> str:
@@ -169,9 +171,8 @@ class Plan:
 
     def feed(self, cell: Cell, link: Link) -> Feed:
         size, seed = link.stage.budget.batch_size, stage_seed(cell, link.depth)
-        labelled = cell.labelled if "labels" in link.reads else ()
         device = self.machine.device
-        return Feed(self.pack, self.images, link.domains, labelled, size, seed, device)
+        return Feed(self.pack, self.images, link.domains, link.labelled, size, seed, device)
 
     def facts(self, encoder: str, objective: str | None) -> Facts:
         """BadInput if encoder or objective break their contracts, or do not go together."""
@@ -208,8 +209,7 @@ class Plan:
             build_readout()
         self.facts(method.encoder, None)
         for link in self.links(cell):
-            labelled = cell.labelled if "labels" in link.reads else ()
-            shares(self.pack, link.domains, labelled, link.stage.budget.batch_size)
+            shares(self.pack, link.domains, link.labelled, link.stage.budget.batch_size)
             if "labels" in link.reads and not set(link.domains) & set(cell.labelled):
                 raise BadInput(
                     f"method {method.name}: {link.stage.objective} reads labels, but sees "

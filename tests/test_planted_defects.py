@@ -904,6 +904,11 @@ def black(root):
     return replace(bars(8), images=(bars(8).images / 255).to(torch.uint8))
 
 
+def forgets_a_column(root):
+    """Raises what is no BadInput: its files are not missing, it is broken."""
+    return {}["label"]
+
+
 def downloads(root):
     """Fetches what is missing."""
     urllib.request.urlopen("https://example.org/images.tar")
@@ -1026,6 +1031,7 @@ DEFECTS = [
     ("dataset", split_units, "units_apart", "keep a unit on one side"),
     ("dataset", no_licence, "licence", r"set DomainData\(licence=…\)"),
     ("dataset", black, "not_blank", r"multiply by 255 before .to\(torch.uint8\)"),
+    ("dataset", forgets_a_column, "builds", "cannot be built from its defaults: KeyError: 'label'"),
     ("dataset", downloads, "offline", "reaches for the network: .*say in BadInput which files"),
     ("dataset", writes_outside, "own_folder", "it writes to planted-images; .* its root"),
     ("dataset", not_domain_data, "contract", "returns tuple, not benchbench.DomainData"),

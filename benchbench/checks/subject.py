@@ -15,7 +15,7 @@ from benchbench.contracts import DomainData, Objective, Task, begun
 from benchbench.data.feed import Feed
 from benchbench.data.pack import Pack, in_memory
 from benchbench.data.prepare import prepare
-from benchbench.datasets import described
+from benchbench.datasets import check_files
 from benchbench.store import Store
 from benchbench.terms import TEST, TRAIN, VAL, BadInput, Budget, derive_seed
 from benchbench.train import Augment, Checkpoints, Views, train
@@ -52,7 +52,7 @@ class Subject:
         choice = Choice(self.entry, {**self.entry.options, **options})
         try:
             if self.entry.kind == "dataset":
-                return described(choice, *supplied)
+                check_files(choice, *supplied)
             return self.entry.factory(*supplied, **choice.options)
         except BadInput as error:
             raise CannotBuild(str(error)) from error

@@ -10,7 +10,7 @@ from torch import Tensor
 from benchbench.contracts import floats
 from benchbench.data.encoded import SUFFIX
 from benchbench.data.pack import Pack
-from benchbench.data.prepare import changed_file
+from benchbench.data.prepare import changed_file, pixels_in
 from benchbench.store import Store
 from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, derive_seed
 
@@ -56,7 +56,7 @@ def ailments(store: Store, data: Path) -> list[str]:
     faults = []
     if not data.is_dir():
         faults.append(f"there is no folder {data}, where datasets that are files would lie")
-    pixels = store.root / "packs" / "pixels"
+    pixels = pixels_in(store)
     for left in sorted(pixels.glob("*.decoding")):
         faults.append(f"{left} was not decoded to its end; prepare its dataset again, or delete it")
     used = set()

@@ -81,7 +81,7 @@ def verified(
     key = key_of({**identity, "split_seed": split_seed})
     kept = store.read("packs", key)
     assert kept is not None, "it was opened before"
-    place = store.root / "packs" / "pixels" / kept.note["pixels"]
+    place = pixels_in(store) / kept.note["pixels"]
     pack = _opened(kept.tensors, kept.note, store)
     assert pack is not None
     if isinstance(data.images, ImageFiles):
@@ -113,7 +113,7 @@ def prepare(data: DomainData, store: Store, split_seed: int, report: Report) -> 
 
     BadInput names images that cannot be decoded, or what breaks the contract of DomainData.
     """
-    folder = store.root / "packs" / "pixels"
+    folder = pixels_in(store)
     if isinstance(data.images, ImageFiles):
         place, digest = decoded(data.images, folder, report)
     else:
@@ -132,6 +132,10 @@ def prepare(data: DomainData, store: Store, split_seed: int, report: Report) -> 
     return pack_of(data, split_seed, opened(place), digest), place
 
 
+def pixels_in(store: Store) -> Path:
+    return store.root / "packs" / "pixels"
+
+
 def opened(place: Path) -> Tensor | Encoded:
     """The pixels that lie at ``place``."""
     if place.suffix == SUFFIX:
@@ -142,7 +146,7 @@ def opened(place: Path) -> Tensor | Encoded:
 
 def _opened(columns: Mapping[str, Tensor], note: Any, store: Store) -> Pack | None:
     """None if the pixels are gone."""
-    place = store.root / "packs" / "pixels" / note["pixels"]
+    place = pixels_in(store) / note["pixels"]
     if not place.exists():
         return None
     tensors: dict[str, Any] = {"groups": None}

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput, DomainData
-from benchbench_files.tree import contents
-
-SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
+from benchbench import TRAIN, UNKNOWN, VAL, BadInput, DomainData
+from benchbench_files.tree import SPLITS, contents
 
 
 def arrays(

@@ -19,7 +19,6 @@ class Layout:
     """Where a benchmark's images lie, and how many there are."""
 
     title: str
-
     home: str
     licence: str
     folders: Mapping[str, str]  # of a domain: where its folders of classes lie

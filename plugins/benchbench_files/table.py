@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 
-from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput, DomainData, ImageFiles
-from benchbench_files.tree import contents
+from benchbench import UNKNOWN, BadInput, DomainData, ImageFiles
+from benchbench_files.tree import SPLITS, around
 
-SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
 NEEDED, KNOWN = ("path", "label", "domain"), ("path", "label", "domain", "split", "group")
 
 
@@ -79,8 +78,7 @@ def read(place: Path) -> list[dict[str, str]]:
             reader.fieldnames = columns
             rows = [{name: row[name] for name in KNOWN if name in row} for row in reader]
     except FileNotFoundError:
-        near = next(parent for parent in place.absolute().parents if parent.is_dir())
-        raise BadInput(f"there is no file {place}: {contents(near)}") from None
+        raise BadInput(f"there is no file {place}: {around(place)}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInput(f"{place} cannot be read as csv: {error}") from None
     if missing := [name for name in NEEDED if name not in columns]:

@@ -38,8 +38,7 @@ def folder(
         raise BadInput(f"folder(size={size}) leaves no pixels: size must be at least 1")
     top = Path(root) / path
     if not top.is_dir():
-        parent = next(parent for parent in top.absolute().parents if parent.is_dir())
-        raise BadInput(f"there is no folder {top}: {contents(parent)}")
+        raise BadInput(f"there is no folder {top}: {around(top)}")
     folders, images = walk(top)
     domain_names = [name for name in folders if "/" not in name]
     if len(domain_names) < 2:
@@ -111,6 +110,11 @@ def climbs(path: Path) -> bool:
 
 def unreadable(error: OSError) -> NoReturn:
     raise BadInput(f"the folder {error.filename} cannot be read: {error.strerror}") from error
+
+
+def around(path: Path) -> str:
+    """What the nearest folder holds in which a missing path would lie."""
+    return contents(next(parent for parent in path.absolute().parents if parent.is_dir()))
 
 
 def contents(folder: Path) -> str:
