@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchbench.machine import keep_freed_memory
 from benchbench.readout import accuracy, logistic_path, with_bias
 
 
@@ -22,6 +23,7 @@ def compare_readout(
 
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
+    keep_freed_memory()  # as a suite does; for both
     generator = torch.Generator().manual_seed(0)
     spectrum = torch.arange(1, width + 1, dtype=torch.float32) ** -0.5
     turn = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
