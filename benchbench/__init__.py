@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from benchbench.hookspecs import API, hookimpl
-from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
+from benchbench.terms import PADDING, TEST, TRAIN, UNKNOWN, VAL, BadInput
 
 if TYPE_CHECKING:
     from benchbench.checks import parametrize_with_checks
@@ -20,14 +20,18 @@ if TYPE_CHECKING:
         Objective,
         Supervised,
         Task,
-        known_cross_entropy,
+        for_text,
+        is_known,
         mean_where,
         published,
+        supervised_loss,
     )
+    from benchbench.data.text import tokenized
 
 __version__ = "0.1.0"
 __all__ = [
     "API",
+    "PADDING",
     "TEST",
     "TRAIN",
     "UNKNOWN",
@@ -40,16 +44,22 @@ __all__ = [
     "Objective",
     "Supervised",
     "Task",
+    "for_text",
     "hookimpl",
-    "known_cross_entropy",
+    "is_known",
     "mean_where",
     "parametrize_with_checks",
     "published",
+    "supervised_loss",
+    "tokenized",
 ]
+
+
+HOMES = {"parametrize_with_checks": "checks", "tokenized": "data.text"}
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        home = "checks" if name == "parametrize_with_checks" else "contracts"
+        home = HOMES.get(name, "contracts")
         return getattr(import_module(f"benchbench.{home}"), name)
     raise AttributeError(f"module 'benchbench' has no attribute {name!r}")

@@ -84,6 +84,11 @@ class Entry:
         return getattr(self.factory, "published", None)
 
     @property
+    def modalities(self) -> frozenset[str]:
+        """Of an encoder or augmentation: whether it is for images or for texts."""
+        return frozenset(getattr(self.factory, "modalities", ("image",)))
+
+    @property
     def summary(self) -> str:
         return (inspect.getdoc(self.factory) or "").partition("\n")[0]
 

@@ -4,22 +4,42 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchbench.terms import UNKNOWN
 
+Factory = TypeVar("Factory", bound=Callable[..., object])
+
+Modality = Literal["image", "text"]
+
 
 @dataclass(frozen=True)
 class Task:
     """What a model must know about the data before it has seen any."""
 
-    image_shape: tuple[int, int, int]  # C, H, W
-    num_classes: int
+    input_shape: tuple[int, ...]  # C, H, W of an image; L, the tokens of a text
+    num_classes: int  # 0: labels are numbers, and a regression learns them
     num_domains: int
+    vocabulary: tuple[str, ...] = ()  # of texts: what a token is an index into
+
+    @property
+    def modality(self) -> Modality:
+        return "text" if self.vocabulary else "image"
+
+    @property
+    def num_outputs(self) -> int:
+        """How many scores a head gives a row."""
+        return self.num_classes or 1
+
+    def blank(self, rows: int) -> Tensor:
+        """Inputs as an encoder reads them, of zeros."""
+        kind = torch.int64 if self.modality == "text" else torch.float32
+        return torch.zeros(rows, *self.input_shape, dtype=kind)
 
 
 @dataclass(frozen=True)
@@ -27,13 +47,17 @@ class ImageFiles:
     """Images on disk, for the core to decode, once, to RGB of ``size`` × ``size`` pixels.
 
     Both sides are resized to ``size``, as DomainBed does; with ``crop`` the shorter side is resized
-    to size / crop and the centre is cut out, as ImageNet is evaluated (0.875).
+    to size / crop and the centre is cut out, as ImageNet is evaluated (0.875). Files that are no
+    pictures, as of sensors, come with a ``reader`` from a path to floats [channels, H, W], mostly
+    in [0, 1]; they are kept as float16. It is a function at the top level of its module.
     """
 
     root: Path
     paths: Sequence[str]  # relative to root, with forward slashes
     size: int
     crop: float | None = None
+    reader: Callable[[Path], np.ndarray] | None = None
+    channels: int = 3
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -41,20 +65,21 @@ class ImageFiles:
 
 @dataclass(frozen=True)
 class DomainData:
-    """Images, each from one named domain: what a dataset plugin returns."""
+    """Images or texts, each from one named domain: what a dataset plugin returns."""
 
-    images: Tensor | ImageFiles  # a tensor is uint8 [N, C, H, W]
-    labels: Tensor  # int64 [N], an index into class_names, or UNKNOWN
+    inputs: Tensor | ImageFiles  # uint8 or float16 [N, C, H, W]; of texts int32 [N, L], PADDING
+    labels: Tensor  # int64 [N], an index into class_names, or UNKNOWN; or float32 [N], or NaN
     domains: Tensor  # int64 [N], an index into domain_names
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # none where labels are numbers
     domain_names: tuple[str, ...]
     split: Tensor | None = None  # int64 [N] of TRAIN, VAL, TEST; None: the core draws it
     units: Tensor | None = None  # int64 [N]: a patient, a camera; a drawn split keeps each whole
     licence: str = "unknown"
-    groups: Tensor | None = None  # int64 [N], what a score is told apart by; −1: in none
-    group_names: tuple[str, ...] = ()
+    groups: Tensor | None = None  # int64 [N], what a score is told apart by, −1: in none; or, of
+    group_names: tuple[str, ...] = ()  # groups that overlap, bool [N, G]. Without names: not listed
     metric: str = "accuracy"  # the dataset's own, of benchbench.metrics, such as "macro_f1"
     sources: tuple[Path, ...] = ()  # files and folders, but images, that the above was read from
+    vocabulary: tuple[str, ...] = ()  # of texts: what a token is an index into
 
 
 @dataclass(frozen=True)
@@ -108,8 +133,8 @@ def published(
 class Rows:
     """Some rows of the data, gathered onto the device."""
 
-    images: Tensor  # uint8 [B, C, H, W]
-    labels: Tensor  # int64 [B]
+    inputs: Tensor  # as in the pack: [B, C, H, W] or [B, L]
+    labels: Tensor  # int64 [B], or float32 [B]
     domains: Tensor  # int64 [B]
 
 
@@ -117,8 +142,9 @@ class Rows:
 class Batch:
     """One training step's input. What the objective does not read is None."""
 
-    views: tuple[Tensor, ...]  # each float32 [B, C, H, W] in [0, 1]
-    labels: Tensor | None  # int64 [B]; UNKNOWN where the row's domain is not the labelled one
+    views: tuple[Tensor, ...]  # each float32 [B, C, H, W] in [0, 1]; of texts int64 [B, L]
+    labels: Tensor | None  # int64 [B], UNKNOWN where the row's domain is not the labelled one; or
+    # float32 [B], NaN there
     domains: Tensor | None  # int64 [B]
     progress: float  # the share of the stage's steps already done, in [0, 1)
     weak: tuple[Tensor, ...] = ()  # of the stage's weak augmentation, each as in views
@@ -139,6 +165,8 @@ class Objective(nn.Module, ABC):
     reads: frozenset[str] | set[str] = frozenset()  # of "labels", "domains"; the rest is hidden
     encoder_lr: float = 1.0  # the encoder's learning rate, as a multiple of the stage's
     begins: Literal["fresh", "probe", "head"] = "fresh"  # whether, and with what, begin is called
+    modalities: frozenset[str] | set[str] = frozenset({"image", "text"})  # whose views it can use
+    regresses: bool = False  # whether it can read labels that are numbers
 
     def begin(self, head: nn.Linear) -> None:
         """Take over a head for the encoder that the stage starts from, before the first step.
@@ -155,7 +183,7 @@ class Objective(nn.Module, ABC):
         """Called after every optimizer step, e.g. to move a momentum encoder."""
 
     def predict(self, z: Tensor) -> Tensor:
-        """Scores [N, num_classes] from features [N, num_features], where there is a head."""
+        """Scores [N, num_outputs] from features [N, num_features], where there is a head."""
         raise NotImplementedError
 
     @property
@@ -172,7 +200,7 @@ class Supervised(Objective):
     def __init__(self, encoder: nn.Module, task: Task) -> None:
         super().__init__()
         num_features: int = encoder.num_features  # type: ignore[assignment]
-        self.classifier = nn.Linear(num_features, task.num_classes)
+        self.classifier = nn.Linear(num_features, task.num_outputs)
 
     def predict(self, z: Tensor) -> Tensor:
         scores: Tensor = self.classifier(z)
@@ -182,21 +210,28 @@ class Supervised(Objective):
         self.classifier.load_state_dict(head.state_dict())
 
 
-def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def supervised_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy over the rows whose label is known, in float32 or better.
 
-    Zero if there is none.
+    Of labels that are numbers, the mean squared error of ``scores`` [B, 1]. Zero if none is known.
     """
-    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if labels.dtype.is_floating_point:
+        return mean_where((exact[:, 0] - labels.nan_to_num()).square(), is_known(labels))
     total = F.cross_entropy(exact, labels, ignore_index=UNKNOWN, reduction="sum")
-    return total / (labels != UNKNOWN).sum().clamp(min=1)
+    return total / is_known(labels).sum().clamp(min=1)
+
+
+def is_known(labels: Tensor) -> Tensor:
+    """bool [N]: neither UNKNOWN nor NaN."""
+    return ~labels.isnan() if labels.dtype.is_floating_point else labels != UNKNOWN
 
 
 def begun(objective: Objective, encoder: nn.Module, task: Task) -> Objective:
     """For a trial: the objective with a head of random weights, if it wants one to begin with."""
     if objective.begins != "fresh":
         num_features: int = encoder.num_features  # type: ignore[assignment]
-        objective.begin(nn.Linear(num_features, task.num_classes))
+        objective.begin(nn.Linear(num_features, task.num_outputs))
     return objective
 
 
@@ -205,6 +240,14 @@ def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen, values, 0.0).sum() / chosen.sum().clamp(min=1)
 
 
-def floats(images: Tensor) -> Tensor:
-    """What an encoder reads, float32 in [0, 1], from uint8 images."""
-    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images.float()
+def as_read(inputs: Tensor) -> Tensor:
+    """What an encoder reads: float32 [B, C, H, W], of uint8 in [0, 1], or int64 [B, L]."""
+    if inputs.dtype == torch.uint8:
+        return inputs.to(torch.float32).div_(255)
+    return inputs.float() if inputs.dtype.is_floating_point else inputs.long()
+
+
+def for_text(factory: Factory) -> Factory:
+    """Say of an encoder's or augmentation's factory that it is for texts, and not for images."""
+    factory.modalities = frozenset({"text"})  # type: ignore[attr-defined]
+    return factory

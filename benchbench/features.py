@@ -1,4 +1,4 @@
-"""Frozen features: what an encoder makes of images, unaugmented."""
+"""Frozen features: what an encoder makes of rows, unaugmented."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from benchbench.contracts import floats
+from benchbench.contracts import as_read
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,11 @@ class Features:
     """Features and labels of the same rows."""
 
     z: Tensor  # float32 [N, num_features]
-    labels: Tensor  # int64 [N]
+    labels: Tensor  # int64 [N], or float32 [N] of numbers
 
 
-class Images(Protocol):
-    """uint8 [N, C, H, W] that rows are taken from: a tensor, or what decodes them when asked."""
+class Inputs(Protocol):
+    """What rows are taken from: a tensor, or what decodes them when asked."""
 
     @property
     def device(self) -> torch.device: ...
@@ -28,16 +28,16 @@ class Images(Protocol):
 
 @torch.no_grad()
 def extract(
-    encoder: nn.Module, images: Images, rows: Tensor, device: torch.device, chunk: int = 512
+    encoder: nn.Module, inputs: Inputs, rows: Tensor, device: torch.device, chunk: int = 512
 ) -> Tensor:
-    """float32 [N, num_features] on the CPU, of the N ``rows`` of uint8 images [..., C, H, W].
+    """float32 [N, num_features] on the CPU, of the N ``rows`` of a pack's inputs.
 
     In evaluation mode and float32: no statistic of the evaluated batch enters, and the result
     does not depend on the precision that trained.
     """
     encoder.eval()
     parts = [
-        encoder(floats(images[part.to(images.device)].to(device))).float().cpu()
+        encoder(as_read(inputs[part.to(inputs.device)].to(device))).float().cpu()
         for part in rows.split(chunk)
     ]
     return torch.cat(parts)

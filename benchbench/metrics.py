@@ -1,12 +1,14 @@
 """Metrics that a dataset may name as its own.
 
-Each is ``metric(predictions, labels, groups)`` of int64 [N] to a number in [0, 1]; every label is
-known. Group −1 is none.
+Each is ``metric(predictions, labels, groups)`` of a shift's test rows in one domain, to a number of
+which more is better, at most 1; every label is known. Predictions and labels are int64 [N] of
+classes, or float [N] of numbers; groups are int64 [N], where −1 is none, or bool [N, G].
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +20,10 @@ Metric = Callable[[Tensor, Tensor, Tensor | None], float]
 
 @dataclass(frozen=True)
 class Part:
-    """The accuracy of one group of rows."""
+    """The accuracy of one group of rows, or r where labels are numbers."""
 
     group: int
-    accuracy: float
+    value: float
     n: int
 
 
@@ -31,9 +33,7 @@ def accuracy(predictions: Tensor, labels: Tensor, groups: Tensor | None = None) 
 
 def per_class_mean(predictions: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:
     """The mean over classes, of those that have rows, of the accuracy on their rows."""
-    return (
-        torch.tensor([part.accuracy for part in parts(predictions, labels, labels)]).mean().item()
-    )
+    return torch.tensor([part.value for part in parts(predictions, labels, labels)]).mean().item()
 
 
 def macro_f1(predictions: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:
@@ -46,33 +46,74 @@ def macro_f1(predictions: Tensor, labels: Tensor, groups: Tensor | None = None) 
 
 
 def worst_group(predictions: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:
-    """The lowest accuracy of a group that has rows."""
-    assert groups is not None, "a pack with this metric has groups"
-    return min(part.accuracy for part in parts(predictions, labels, groups))
+    """The lowest accuracy of a group that has rows, or r."""
+    return min(values_of_groups(predictions, labels, groups))
+
+
+def tenth_percentile(predictions: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:
+    """The accuracy that a tenth of the groups that have rows stay below, as WILDS scores amazon."""
+    return float(np.percentile(values_of_groups(predictions, labels, groups), 10))
+
+
+def pearson(predictions: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:
+    """Pearson's r in [−1, 1]; zero where either is constant."""
+    x, y = (values.double() - values.double().mean() for values in (predictions, labels))
+    scale = (x.square().sum() * y.square().sum()).sqrt()
+    return ((x * y).sum() / scale).item() if scale > 0 else 0.0
+
+
+def values_of_groups(predictions: Tensor, labels: Tensor, groups: Tensor | None) -> list[float]:
+    assert groups is not None, "a pack with such a metric has groups"
+    return [part.value for part in parts(predictions, labels, groups)]
 
 
 def parts(predictions: Tensor, labels: Tensor, groups: Tensor) -> list[Part]:
     """One for every group that has rows, in ascending order."""
+    if labels.dtype.is_floating_point:
+        return [
+            Part(group, pearson(predictions[rows], labels[rows]), len(rows))
+            for group, rows in rows_of_groups(groups)
+        ]
     right = (predictions == labels).double()
-    found = []
-    for group in groups[groups >= 0].unique().tolist():
-        inside = groups == group
-        found.append(Part(group, right[inside].mean().item(), int(inside.sum())))
-    return found
+    return [
+        Part(group, right[rows].mean().item(), len(rows)) for group, rows in rows_of_groups(groups)
+    ]
+
+
+def rows_of_groups(groups: Tensor) -> list[tuple[int, Tensor]]:
+    """The rows of every group that has some."""
+    if groups.dtype == torch.bool:
+        every = [(group, inside.nonzero().flatten()) for group, inside in enumerate(groups.T)]
+        return [(group, rows) for group, rows in every if len(rows)]
+    order = groups.argsort(stable=True)
+    names, sizes = groups[order].unique_consecutive(return_counts=True)
+    split = order.split(sizes.tolist())
+    return [(name, rows) for name, rows in zip(names.tolist(), split, strict=True) if name >= 0]
 
 
 METRICS: Mapping[str, Metric] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
+    "pearson": pearson,
     "per_class_mean": per_class_mean,
+    "tenth_percentile": tenth_percentile,
     "worst_group": worst_group,
+    "worst_group_pearson": worst_group,
 }
+OF_NUMBERS = ("pearson", "worst_group_pearson")
+OF_GROUPS = ("tenth_percentile", "worst_group", "worst_group_pearson")
 
 
-def resolve_metric(name: str, groups: Tensor | None) -> Metric:
-    """BadInput if there is none of that name, or it needs groups and there are none."""
+def resolve_metric(name: str, groups: Tensor | None, *, classes: bool) -> Metric:
+    """BadInput if there is none of that name, or the dataset has not what it needs.
+
+    ``classes``: whether labels are classes, and not numbers.
+    """
     if name not in METRICS:
         raise BadInput(f"no metric is named {name!r}; {instead(name, METRICS)}")
-    if name == "worst_group" and groups is None:
-        raise BadInput("the metric worst_group needs groups, and the dataset has none")
+    if classes == (name in OF_NUMBERS):
+        theirs, other = ("classes", "numbers") if classes else ("numbers", "classes")
+        raise BadInput(f"the metric {name} is of {other}, and the dataset's labels are {theirs}")
+    if name in OF_GROUPS and groups is None:
+        raise BadInput(f"the metric {name} needs groups, and the dataset has none")
     return METRICS[name]

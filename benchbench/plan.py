@@ -18,7 +18,7 @@ from benchbench.data.pack import Pack, check_shift
 from benchbench.data.prepare import Report
 from benchbench.datasets import packed
 from benchbench.machine import Machine
-from benchbench.readout import resolve_readout
+from benchbench.readout import check_task, resolve_readout
 from benchbench.record import Record, file_stem
 from benchbench.store import Store, key_of
 from benchbench.suite import Cell, Method, Stage, Suite
@@ -52,6 +52,8 @@ class Facts:
     nbytes: int  # of both, in the store
     width: int  # num_features
     linear_head: bool = False  # one that the next stage can begin with
+    modalities: frozenset[str] = frozenset()
+    regresses: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,9 @@ class Plan:
         return self.suite.cells(self.pack.domain_names)
 
     @cached_property
-    def images(self) -> Tensor | Encoded:
-        """The pack's images, on the device where they fit."""
-        return resident(self.pack.images, self.machine.device)
+    def inputs(self) -> Tensor | Encoded:
+        """The pack's inputs, on the device where they fit."""
+        return resident(self.pack.inputs, self.machine.device)
 
     def links(self, cell: Cell) -> list[Link]:
         """The cell's chain. A stage's key rests on all that can change what it leaves."""
@@ -131,12 +133,19 @@ class Plan:
         return key_of(
             {
                 "encoder": _identity(encoder),
-                "task": asdict(self.pack.task),
+                "task": self._task,
                 "seed": cell.seed,
                 "protocol": self.suite.protocol,
                 "versions": {name: version(name) for name in ("timm", "torch")},
             }
         )
+
+    @cached_property
+    def _task(self) -> dict[str, object]:
+        """All that the pack lets an encoder know."""
+        task = asdict(self.pack.task)
+        words = task.pop("vocabulary")
+        return task | ({"vocabulary": key_of({"words": words})} if words else {})
 
     def encoder_key(self, cell: Cell) -> str:
         """The key of the encoder that the cell's readout meets."""
@@ -172,7 +181,7 @@ class Plan:
     def feed(self, cell: Cell, link: Link) -> Feed:
         size, seed = link.stage.budget.batch_size, stage_seed(cell, link.depth)
         device = self.machine.device
-        return Feed(self.pack, self.images, link.domains, link.labelled, size, seed, device)
+        return Feed(self.pack, self.inputs, link.domains, link.labelled, size, seed, device)
 
     def facts(self, encoder: str, objective: str | None) -> Facts:
         """BadInput if encoder or objective break their contracts, or do not go together."""
@@ -181,7 +190,9 @@ class Plan:
         return self._facts[encoder, objective]
 
     def _look(self, encoder: str, objective: str | None) -> Facts:
-        network = build_encoder(self.catalog.resolve("encoder", encoder), self.pack.task, seed=0)
+        choice = self.catalog.resolve("encoder", encoder)
+        self._check_modality(choice)
+        network = build_encoder(choice, self.pack.task, seed=0)
         if objective is None:
             width = cast(int, network.num_features)
             return Facts((), False, "fresh", (), nbytes(network), width)
@@ -198,6 +209,22 @@ class Plan:
             size,
             cast(int, network.num_features),
             isinstance(built, Supervised),
+            frozenset(built.modalities),
+            built.regresses,
+        )
+
+    def _check_modality(self, choice: Choice) -> None:
+        """BadInput if it is for images and the data are texts, or the other way round."""
+        entry, mine = choice.entry, self.pack.task.modality
+        if mine in entry.modalities:
+            return
+        others = [
+            e.name for e in self.catalog.entries.values()
+            if e.kind == entry.kind and mine in e.modalities
+        ]  # fmt: skip
+        raise BadInput(
+            f"{entry.kind} {entry.name} is for {'s and '.join(entry.modalities)}s, and "
+            f"{self.dataset.entry.name} is of {mine}s; for them there is {', '.join(others)}"
         )
 
     def check(self, cell: Cell) -> None:
@@ -205,6 +232,7 @@ class Plan:
         method, shift = cell.method, cell.shift
         check_shift(self.pack, cell.labelled, shift.targets, str(shift))
         _, build_readout = resolve_readout(method.readout)
+        check_task(method.readout, self.pack.task.num_classes)
         if build_readout is not None:
             build_readout()
         self.facts(method.encoder, None)
@@ -215,6 +243,7 @@ class Plan:
                     f"method {method.name}: {link.stage.objective} reads labels, but sees "
                     f"{link.stage.sees}, where there are none; labels = {method.labels!r}"
                 )
+            self._check_task(method, link)
             self._check_views(method, link)
             self._check_beginning(method, link)
         if build_readout is None:
@@ -223,7 +252,22 @@ class Plan:
                 owner = last or "an untrained encoder"
                 raise BadInput(f"method {method.name}: {owner} has no head; use readout linear")
 
+    def _check_task(self, method: Method, link: Link) -> None:
+        name, facts = link.stage.objective, self.facts(method.encoder, link.stage.objective)
+        task, data = self.pack.task, self.dataset.entry.name
+        if task.modality not in facts.modalities:
+            kinds = "s and ".join(sorted(facts.modalities))
+            raise BadInput(
+                f"method {method.name}: {name} is for {kinds}s, {data} of {task.modality}s"
+            )
+        if "labels" in link.reads and not task.num_classes and not facts.regresses:
+            raise BadInput(
+                f"method {method.name}: {name} reads classes, and the labels of {data} are numbers"
+            )
+
     def _check_views(self, method: Method, link: Link) -> None:
+        for choice in (choice for choices in link.views.values() for choice in choices):
+            self._check_modality(choice)
         views, name = build_views(link, self.pack.task), link.stage.objective
         if "small" not in link.views:
             return
@@ -232,7 +276,7 @@ class Plan:
                 f"method {method.name}: {name} makes small views, but the stage does not say how; "
                 'set small = "swav_views(scale=(0.05, 0.14), size=…)", or ask it for none'
             )
-        small = views.small(torch.zeros(2, *self.pack.task.image_shape))
+        small = views.small(self.pack.task.blank(2))
         encoder = build_encoder(self.catalog.resolve("encoder", method.encoder), self.pack.task, 0)
         try:
             encoder(small)
@@ -268,7 +312,7 @@ def stage_seed(cell: Cell, depth: int) -> int:
 
 
 def build_encoder(choice: Choice, task: Task, seed: int) -> nn.Module:
-    """An encoder whose random weights are a function of the seed, tried on two blank images."""
+    """An encoder whose random weights are a function of the seed, tried on two blank rows."""
     torch.manual_seed(derive_seed(seed, "encoder"))
     encoder = choice.build(task)
     width = getattr(encoder, "num_features", None)
@@ -276,19 +320,19 @@ def build_encoder(choice: Choice, task: Task, seed: int) -> nn.Module:
         raise BadInput(f"encoder {choice.text} is no module with num_features")
     with torch.no_grad():
         try:
-            shape = tuple(encoder.eval()(torch.zeros(2, *task.image_shape)).shape)
+            shape = tuple(encoder.eval()(task.blank(2)).shape)
         except (RuntimeError, AssertionError, ValueError) as error:
-            size = " × ".join(map(str, task.image_shape))
-            raise BadInput(f"encoder {choice.text} cannot read images of {size}: {error}") from None
+            size = f"{task.modality}s of {' × '.join(map(str, task.input_shape))}"
+            raise BadInput(f"encoder {choice.text} cannot read {size}: {error}") from None
     if shape != (2, width):
-        raise BadInput(f"encoder {choice.text} returns {shape} for two images, not (2, {width})")
+        raise BadInput(f"encoder {choice.text} returns {shape} for two rows, not (2, {width})")
     return encoder
 
 
 def build_augmentation(choices: Sequence[Choice], task: Task) -> Augment:
     """One function that applies all steps in turn."""
     steps = [choice.build(task) for choice in choices]
-    return lambda images: reduce(lambda x, step: step(x), steps, images)
+    return lambda inputs: reduce(lambda x, step: step(x), steps, inputs)
 
 
 def build_views(link: Link, task: Task) -> Views:

@@ -3,6 +3,7 @@
 ``factory(*, options)`` returns ``fit(train, val, unlabelled, num_classes) -> Fitted``. What is left
 open is chosen on ``val``, which is labelled source as ``train`` is; ``unlabelled`` are features
 [N, D] of the training rows of source and target. Only features enter; `head` is the objective's.
+Where labels are numbers, ``num_classes`` is 0 and there is one score, the prediction.
 """
 
 import hashlib
@@ -16,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchbench.contracts import is_known
 from benchbench.features import Features
 from benchbench.spelling import instead, options_of, parse, settle, spell
-from benchbench.terms import UNKNOWN, BadInput
+from benchbench.terms import BadInput
 
 Scores = Callable[[Tensor], Tensor]
 
@@ -27,7 +29,7 @@ Scores = Callable[[Tensor], Tensor]
 class Fitted:
     """Predictions, and how they were chosen."""
 
-    scores: Scores  # features [N, D] to scores [N, num_classes]
+    scores: Scores  # features [N, D] to scores [N, num_classes or 1]
     selection: str  # the rule: "source-val", or "last" where nothing was chosen
     chosen: Mapping[str, float] = field(default_factory=dict)
 
@@ -39,13 +41,14 @@ def linear(*, penalties: int = 45, max_iter: int = 200) -> Fit:
     """L2-regularised logistic regression, C chosen on source validation among 1e-6 … 1e5.
 
     All penalties at once. The path is that of CLIP (Radford et al. 2021, A.3) and of Shen et al.
-    2022; features are not rescaled.
+    2022; features are not rescaled. Onto numbers it is the readout `ridge`.
     """
-
     if penalties < 1 or max_iter < 1:
         raise BadInput(f"readout linear needs a penalty and a step, not {penalties} and {max_iter}")
 
     def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
+        if not num_classes:
+            return ridge(penalties=penalties)(train, val, unlabelled, num_classes)
         weights, c = logistic_regression(train, val, num_classes, penalties, max_iter)
         return Fitted(lambda z: with_bias(z) @ weights, "source-val", {"C": c})
 
@@ -65,9 +68,11 @@ def logistic_regression(
 
 def probe(train: Features, val: Features, num_classes: int) -> nn.Linear:
     """What the readout `linear` would predict with, for a stage to begin with."""
-    defaults = options_of(linear)
-    weights, _ = logistic_regression(train, val, num_classes, **defaults)
-    layer = nn.Linear(len(weights) - 1, num_classes)
+    if num_classes:
+        weights, _ = logistic_regression(train, val, num_classes, **options_of(linear))
+    else:
+        weights, _ = ridge_regression(train, val, num_classes, **options_of(ridge))
+    layer = nn.Linear(*(weights[1:].shape))
     layer.weight.data, layer.bias.data = weights[:-1].T.float().contiguous(), weights[-1].float()
     return layer
 
@@ -75,24 +80,26 @@ def probe(train: Features, val: Features, num_classes: int) -> nn.Linear:
 def knn(*, k: tuple[int, ...] = (1, 5, 10, 20, 50), temperature: float = 0.07) -> Fit:
     """k nearest neighbours by cosine, votes weighted by exp(cosine / temperature).
 
-    Wu et al. 2018, section 3.4; k chosen on source validation.
+    Wu et al. 2018, section 3.4; k chosen on source validation. Of numbers, the mean so weighted.
     """
     if min(k, default=0) < 1 or temperature <= 0:
         raise BadInput(f"readout knn needs k ≥ 1 and temperature > 0, not {k} and {temperature}")
 
     def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
         keys = F.normalize(train.z, dim=1)
-        votes = F.one_hot(train.labels, num_classes).float()
+        votes = targets(train.labels, num_classes).float()
         sizes = [size for size in k if size <= len(keys)] or [len(keys)]
 
         def scores(z: Tensor, size: int) -> Tensor:
             parts = []
             for part in F.normalize(z, dim=1).split(1024):
                 near, index = (part @ keys.T).topk(size)
-                parts.append((((near - 1) / temperature).exp()[:, :, None] * votes[index]).sum(1))
+                weights = ((near - 1) / temperature).exp()[:, :, None]
+                share = 1 if num_classes else weights.sum(1)
+                parts.append((weights * votes[index]).sum(1) / share)
             return torch.cat(parts)
 
-        right = [accuracy(scores(val.z, size), val.labels) for size in sizes]
+        right = [goodness(scores(val.z, size), val.labels) for size in sizes]
         best = sizes[right.index(max(right))]
         return Fitted(lambda z: scores(z, best), "source-val", {"k": float(best)})
 
@@ -100,27 +107,44 @@ def knn(*, k: tuple[int, ...] = (1, 5, 10, 20, 50), temperature: float = 0.07) -
 
 
 def ridge(*, penalties: int = 45) -> Fit:
-    """Least squares onto one-hot labels, ‖XW − Y‖² + n a ‖W‖², a chosen among 1e-6 … 1e5.
+    """Least squares onto one-hot labels or numbers, ‖XW − Y‖² + n a ‖W‖², a among 1e-6 … 1e5.
 
-    Closed form for all penalties from one eigendecomposition. The intercept is not penalised.
+    Chosen on source validation. Closed form for all penalties from one eigendecomposition. The
+    intercept is not penalised.
     """
     if penalties < 1:
         raise BadInput(f"readout ridge needs a penalty, not {penalties}")
 
     def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
-        path = torch.logspace(-6, 5, penalties, dtype=torch.float64).tolist()
-        weights = ridge_path(train.z, train.labels, num_classes, path)
-        weights[:, -1] += where_absent(train.labels, num_classes)
-        right = [accuracy(with_bias(val.z) @ weight, val.labels) for weight in weights]
-        best = max(range(penalties), key=lambda i: (right[i], i))  # of equals the strongest
-        return Fitted(lambda z: with_bias(z) @ weights[best], "source-val", {"a": path[best]})
+        weights, a = ridge_regression(train, val, num_classes, penalties)
+        return Fitted(lambda z: with_bias(z) @ weights, "source-val", {"a": a})
 
     return fit
 
 
+def ridge_regression(
+    train: Features, val: Features, num_classes: int, penalties: int
+) -> tuple[Tensor, float]:
+    """Weights [D + 1, K], the intercept last, and the a that is best on ``val``."""
+    path = torch.logspace(-6, 5, penalties, dtype=torch.float64).tolist()
+    weights = ridge_path(train.z, train.labels, num_classes, path)
+    if num_classes:
+        weights[:, -1] += where_absent(train.labels, num_classes)
+    right = [goodness(with_bias(val.z) @ weight, val.labels) for weight in weights]
+    best = max(range(penalties), key=lambda i: (right[i], i))  # of equals the strongest
+    return weights[best], path[best]
+
+
+def targets(labels: Tensor, num_classes: int) -> Tensor:
+    """What least squares aim at, float64: one-hot rows [N, num_classes], or the numbers [N, 1]."""
+    if num_classes:
+        return F.one_hot(labels, num_classes).double()
+    return labels.double()[:, None]
+
+
 def ridge_path(z: Tensor, labels: Tensor, num_classes: int, path: list[float]) -> Tensor:
     """Weights [P, D + 1, K], the intercept last: scikit-learn's Ridge with alpha = n a."""
-    y = F.one_hot(labels, num_classes).double()
+    y = targets(labels, num_classes)
     x, mean = z.double() - z.double().mean(0), z.double().mean(0)
     variance, basis = torch.linalg.eigh(x.T @ x / len(x))
     along = basis.T @ (x.T @ (y - y.mean(0))) / len(x)
@@ -234,6 +258,15 @@ READOUTS: Mapping[str, Callable[..., Fit]] = {
 }
 PINNED = {"zero_shot": with_digest}  # what reads a file is spelled with the file's content
 HEAD = "head"
+OF_NUMBERS = ("linear", "ridge", "knn", HEAD)
+
+
+def check_task(text: str, num_classes: int) -> None:
+    """BadInput if labels are numbers and the readout wants classes."""
+    name, _ = parse(text)
+    if not num_classes and name not in OF_NUMBERS:
+        known = ", ".join(OF_NUMBERS)
+        raise BadInput(f"readout {name} wants classes, and labels are numbers; there is {known}")
 
 
 def resolve_readout(text: str) -> tuple[str, Callable[[], Fit] | None]:
@@ -253,13 +286,20 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
     return (scores.argmax(1) == labels).double().mean().item()
 
 
+def goodness(scores: Tensor, labels: Tensor) -> float:
+    """Accuracy; of numbers, minus the mean squared error."""
+    if labels.dtype.is_floating_point:
+        return -(scores[:, 0].double() - labels.double()).square().mean().item()
+    return accuracy(scores, labels)
+
+
 def with_bias(z: Tensor) -> Tensor:
     return F.pad(z.double(), (0, 1), value=1.0)
 
 
 def known(features: Features) -> Features:
     """The rows whose label is known."""
-    keep = features.labels != UNKNOWN
+    keep = is_known(features.labels)
     return Features(features.z[keep], features.labels[keep])
 
 

@@ -75,17 +75,17 @@ class Seeds(Part):
 
 class GroupScore(Part):
     group: str
-    accuracy: float
+    value: float  # its accuracy, or Pearson's r where labels are numbers
     n: int
 
 
 class Score(Part):
     domain: str
     role: Literal["source", "target"]
-    accuracy: float
-    per_class_mean: float
-    value: float | None = None  # of the dataset's own metric, in [0, 1]; None: it is the accuracy
-    groups: tuple[GroupScore, ...] = ()  # those with test rows
+    accuracy: float | None  # None where labels are numbers
+    per_class_mean: float | None
+    value: float | None = None  # of the dataset's own metric, at most 1; None: it is the accuracy
+    groups: tuple[GroupScore, ...] = ()  # those with a name and test rows
     n: int
 
 
@@ -158,7 +158,7 @@ class Record(Part):
         """
         mine = [score for score in self.scores if score.role == role]
         values = [score.accuracy if score.value is None else score.value for score in mine]
-        return mean(values) if values else None
+        return mean(value for value in values if value is not None) if values else None
 
 
 def file_stem(method: str, shift: str, seed: int, cell_id: str) -> str:

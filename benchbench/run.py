@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchbench import metrics
 from benchbench.catalog import Choice, Plugin
-from benchbench.contracts import Objective, Supervised, begun
+from benchbench.contracts import Objective, Supervised, begun, is_known
 from benchbench.data.pack import Pack
 from benchbench.features import Features, extract
 from benchbench.plan import Link, Plan, build_encoder, build_views, stage_seed
@@ -37,7 +37,7 @@ from benchbench.record import (
 )
 from benchbench.store import key_of, packed
 from benchbench.suite import Cell, Stage
-from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, derive_seed
+from benchbench.terms import TEST, TRAIN, VAL, derive_seed
 from benchbench.train import Checkpoints, Watch, below, train
 
 CHECKPOINT_EVERY = 60.0  # seconds
@@ -173,7 +173,7 @@ def features(encoder: nn.Module, encoder_key: str, domain: str, plan: Plan) -> F
     kept = plan.store.read("features", key)
     if kept:
         return Features(kept.tensors["z"], pack.labels[rows])
-    z = extract(encoder, plan.images, rows, plan.machine.device)
+    z = extract(encoder, plan.inputs, rows, plan.machine.device)
     plan.store.write("features", key, {"z": z})
     return Features(z, pack.labels[rows])
 
@@ -197,8 +197,11 @@ def fit_readout(
 def score(
     cell: Cell, fitted: Fitted, z: Mapping[str, Features], pack: Pack
 ) -> tuple[tuple[Score, ...], dict[str, Tensor]]:
-    """Scores on the test rows of every domain of the shift, and predictions int32 in row order."""
-    scores, predictions = [], {}
+    """Scores on the test rows of every domain of the shift, and predictions in row order.
+
+    These are int32 of classes, float32 of numbers.
+    """
+    scores, predictions, classes = [], {}, bool(pack.class_names)
     roles: tuple[tuple[Literal["source", "target"], tuple[str, ...]], ...] = (
         ("source", cell.shift.sources),
         ("target", cell.shift.targets),
@@ -208,20 +211,21 @@ def score(
         outputs = fitted.scores(test.z)
         if not outputs.isfinite().all():
             raise FloatingPointError(f"some predictions on domain {domain!r} are not finite")
-        predictions[domain] = outputs.argmax(1).int()
-        labelled = test.labels != UNKNOWN
+        predictions[domain] = outputs.argmax(1).int() if classes else outputs[:, 0].float()
+        labelled = is_known(test.labels)
         labels = test.labels[labelled]
         if len(labels) == 0:  # as in a source whose authors keep no rows for it
             continue
-        chosen = predictions[domain].long()[labelled]
+        chosen = predictions[domain].to(labels.dtype)[labelled]
         groups = None if pack.groups is None else pack.groups[pack.rows(domain, TEST)][labelled]
+        measure = metrics.resolve_metric(pack.metric, groups, classes=classes)
         scores.append(
             Score(
                 domain=domain,
                 role=role,
-                accuracy=metrics.accuracy(chosen, labels),
-                per_class_mean=metrics.per_class_mean(chosen, labels),
-                value=metrics.resolve_metric(pack.metric, groups)(chosen, labels, groups),
+                accuracy=metrics.accuracy(chosen, labels) if classes else None,
+                per_class_mean=metrics.per_class_mean(chosen, labels) if classes else None,
+                value=measure(chosen, labels, groups),
                 groups=group_scores(chosen, labels, groups, pack),
                 n=len(labels),
             )
@@ -232,10 +236,10 @@ def score(
 def group_scores(
     predictions: Tensor, labels: Tensor, groups: Tensor | None, pack: Pack
 ) -> tuple[GroupScore, ...]:
-    if groups is None:
+    if groups is None or not pack.group_names:
         return ()
     return tuple(
-        GroupScore(group=pack.group_names[part.group], accuracy=part.accuracy, n=part.n)
+        GroupScore(group=pack.group_names[part.group], value=part.value, n=part.n)
         for part in metrics.parts(predictions, labels, groups)
     )
 
@@ -262,8 +266,8 @@ def describe(
         *(c for link in links for choices in link.views.values() for c in choices),
     ]
     seen = {domain for link in links for domain in link.domains} | set(cell.labelled)
-    rows = {domain: pack.labels[pack.rows(domain, TRAIN)] for domain in seen}
-    n_labelled = sum(int((rows[domain] != UNKNOWN).sum()) for domain in cell.labelled)
+    rows = {domain: pack.rows(domain, TRAIN) for domain in seen}
+    n_labelled = sum(len(pack.with_label(rows[domain])) for domain in cell.labelled)
     return Record(
         schema_version=SCHEMA_VERSION,
         cell_id=plan.cell_id(cell),
@@ -289,7 +293,7 @@ def describe(
             sources=cell.shift.sources,
             targets=cell.shift.targets,
             n_labelled=n_labelled,
-            n_unlabelled=sum(len(labels) for labels in rows.values()) - n_labelled,
+            n_unlabelled=sum(map(len, rows.values())) - n_labelled,
         ),
         seeds=Seeds(split=suite.split_seed, hparams=HPARAMS_SEED, train=cell.seed),
         selection=None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 UNKNOWN = -1  # the label of a row whose class the method may not see, or nobody knows
+PADDING = -1  # the token that fills a text up to the length of the longest
 TRAIN, VAL, TEST = 0, 1, 2  # the values of `split`
 
 Precision = Literal["bf16", "fp32"]

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchbench.contracts import Batch, Objective, Rows, floats
+from benchbench.contracts import Batch, Objective, Rows, as_read
 from benchbench.terms import Budget, Precision, derive_seed
 
 Augment = Callable[[Tensor], Tensor]
 Watch = Callable[[int, Tensor], None]  # after each step: steps done, the loss, on the device
 
 
-def as_it_is(images: Tensor) -> Tensor:
-    return images
+def as_it_is(inputs: Tensor) -> Tensor:
+    return inputs
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,15 @@ def make_batch(
     rows: Rows, views: Views, objective: Objective, seed: int, step: int, progress: float
 ) -> Batch:
     """The views of a step, which depend on (seed, step) alone; undeclared reads stay hidden."""
-    images = floats(rows.images)
+    inputs = as_read(rows.inputs)
     torch.manual_seed(derive_seed(seed, "views", step))
     return Batch(
-        views=tuple(views.full(images) for _ in range(objective.n_views)),
+        views=tuple(views.full(inputs) for _ in range(objective.n_views)),
         labels=rows.labels if "labels" in objective.reads else None,
         domains=rows.domains if "domains" in objective.reads else None,
         progress=progress,
-        weak=tuple(views.weak(images) for _ in range(objective.n_weak)),
-        small=tuple(views.small(images) for _ in range(objective.n_small)),
+        weak=tuple(views.weak(inputs) for _ in range(objective.n_weak)),
+        small=tuple(views.small(inputs) for _ in range(objective.n_small)),
     )
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbench import UNKNOWN, known_cross_entropy, mean_where
+from benchbench import UNKNOWN, mean_where, supervised_loss
 from benchbench_adversarial.domains import certainty, outer
 from benchbench_adversarial.heads import discrepancy, disparity
 from benchbench_adversarial.virtual import divergence_from
@@ -459,7 +459,7 @@ CASES: dict[str, Case] = {
         ordered=True,
     ),
     "erm, finetune, lp_ft, noisy_student": Case(
-        lambda logits: known_cross_entropy(logits, LABELS), slow_known, (LOGITS,), ordered=True
+        lambda logits: supervised_loss(logits, LABELS), slow_known, (LOGITS,), ordered=True
     ),
     "mixup": Case(
         lambda logits: mixed_cross_entropy(logits, LABELS, LABELS.roll(3), 0.3),

@@ -29,7 +29,7 @@ def test_metrics_are_those_of_scikit_learn(answers):
     assert METRICS["macro_f1"](*answers) == pytest.approx(f1)
     by_group = {g: accuracy_score(y[groups == g], p[groups == g]) for g in (0, 2, 3)}
     assert METRICS["worst_group"](*answers) == pytest.approx(min(by_group.values()))
-    assert {part.group: part.accuracy for part in parts(*answers)} == pytest.approx(by_group)
+    assert {part.group: part.value for part in parts(*answers)} == pytest.approx(by_group)
     assert sum(part.n for part in parts(*answers)) == int((groups >= 0).sum())
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchbench import TEST, TRAIN, UNKNOWN, Objective, hookimpl, known_cross_entropy
+from benchbench import TEST, TRAIN, UNKNOWN, Objective, hookimpl, supervised_loss
 from benchbench.catalog import Entry, Loader, Plugin
 from benchbench.checks import CHECKS, Check, checks_of
 from benchbench.checks.subject import DOMAINS, Subject, bars
@@ -58,7 +58,7 @@ class Labelled(Objective):
         self.head = nn.Linear(encoder.num_features, task.num_classes)
 
     def forward(self, encoder, batch):
-        return known_cross_entropy(self.predict(encoder(batch.views[0])), batch.labels)
+        return supervised_loss(self.predict(encoder(batch.views[0])), batch.labels)
 
     def predict(self, z):
         return self.head(z)
@@ -288,7 +288,7 @@ class PredictsClasses(Labelled):
         return self.head(z).argmax(1)
 
     def forward(self, encoder, batch):
-        return known_cross_entropy(self.head(encoder(batch.views[0])), batch.labels)
+        return supervised_loss(self.head(encoder(batch.views[0])), batch.labels)
 
 
 class DropoutForever(Labelled):
@@ -502,7 +502,7 @@ class Plain(nn.Module):
     def __init__(self, task, *, width=6):
         super().__init__()
         self.num_features = width
-        self.layer = nn.Conv2d(task.image_shape[0], width, 3, 2, 1)
+        self.layer = nn.Conv2d(task.input_shape[0], width, 3, 2, 1)
 
     def forward(self, images):
         return self.layer(images).relu().mean((2, 3))
@@ -813,27 +813,27 @@ def rows_of(data, domain, split=None):
 def duplicated_row(root):
     """A training image is a test image, too."""
     data = bars(8)
-    images = data.images.clone()
+    images = data.inputs.clone()
     images[rows_of(data, "left", TEST).nonzero()[0]] = images[rows_of(data, "left", TRAIN)][0]
-    return replace(data, images=images)
+    return replace(data, inputs=images)
 
 
 def copied_target(root):
     """A target image is in the source, too."""
     data = bars(8)
-    images = data.images.clone()
+    images = data.inputs.clone()
     images[rows_of(data, "left", TRAIN).nonzero()[0]] = images[rows_of(data, "right", TRAIN)][0]
-    return replace(data, images=images)
+    return replace(data, inputs=images)
 
 
 def float_images(root):
     """Images as floats in [0, 1]."""
-    return replace(bars(8), images=bars(8).images / 255)
+    return replace(bars(8), inputs=bars(8).inputs / 255)
 
 
 def channels_last(root):
     """Images as [N, H, W, C]."""
-    return replace(bars(8), images=bars(8).images.repeat(1, 1, 2, 2).permute(0, 2, 3, 1))
+    return replace(bars(8), inputs=bars(8).inputs.repeat(1, 1, 2, 2).permute(0, 2, 3, 1))
 
 
 def unseeded(root):
@@ -901,7 +901,7 @@ def no_licence(root):
 
 def black(root):
     """Floats in [0, 1], cut to integers."""
-    return replace(bars(8), images=(bars(8).images / 255).to(torch.uint8))
+    return replace(bars(8), inputs=(bars(8).inputs / 255).to(torch.uint8))
 
 
 def forgets_a_column(root):
@@ -923,7 +923,7 @@ def writes_outside(root):
 
 def not_domain_data(root):
     """Images and labels as a pair."""
-    return bars(8).images, bars(8).labels
+    return bars(8).inputs, bars(8).labels
 
 
 DEFECTS = [
@@ -989,7 +989,7 @@ DEFECTS = [
     ("encoder", NormalisesInPlace, "input_unchanged", "work on a copy"),
     ("encoder", SeedsItself, "seeded", "do not call torch.manual_seed in a factory"),
     ("encoder", NumpyWeights, "seeded", "draw initial weights with torch alone"),
-    ("encoder", ThreeChannels, "channels", r"read task.image_shape\[0\] channels"),
+    ("encoder", ThreeChannels, "channels", r"read task.input_shape\[0\] channels"),
     ("encoder", Squeezes, "short_batches", "do not squeeze the batch away"),
     ("encoder", PlainAverage, "state_is_complete", "register_buffer, not in plain attributes"),
     ("encoder", SlowStart, "resumes", "resumed ends elsewhere; keep counters"),
@@ -1016,7 +1016,7 @@ DEFECTS = [
     ("augmentation", SqueezesViews, "short_batches", "do not squeeze the batch away"),
     ("augmentation", RGBOnly, "channels", "or raise BadInput in the factory"),
     ("dataset", duplicated_row, "no_row_twice", r"\(left, train\) and .* drop one"),
-    ("dataset", copied_target, "no_row_twice", r"\(right, train\).* are the same image"),
+    ("dataset", copied_target, "no_row_twice", r"\(right, train\).* are the same;"),
     ("dataset", float_images, "contract", r"must be uint8 of shape \[N, C, H, W\]"),
     ("dataset", channels_last, "contract", r"permute\(0, 3, 1, 2\)"),
     ("dataset", unseeded, "same_twice", "draw from a generator seeded by an option"),

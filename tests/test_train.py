@@ -42,11 +42,11 @@ class Setting:
         self.seed = seed
         domains = ("left", "right")
         self.feed = Feed(
-            self.pack, self.pack.images, domains, ("left",), 12, seed, torch.device("cpu")
+            self.pack, self.pack.inputs, domains, ("left",), 12, seed, torch.device("cpu")
         )
 
     def give_rows(self, device):
-        images = resident(self.pack.images, device)
+        images = resident(self.pack.inputs, device)
         seen, shown = ("left", "right"), ("left",)
         self.feed = Feed(self.pack, images, seen, shown, 12, self.seed, device)
 
@@ -176,7 +176,7 @@ def test_on_a_gpu_the_loop_learns_as_on_the_cpu(catalog, tmp_path, objective):
     there.encoder.to(device)
     there.objective.to(device)
     there.feed = Feed(
-        there.pack, resident(there.pack.images, device), ("left", "right"), ("left",), 12, 0, device
+        there.pack, resident(there.pack.inputs, device), ("left", "right"), ("left",), 12, 0, device
     )
     there.views = here.views = Views(lambda images: images)
     assert there.train() == pytest.approx(here.train(), rel=1e-2)

@@ -103,16 +103,25 @@ def make_plan(
     return Plan.make(suite, catalog, root or folder, place, device, lambda done, n: None)
 
 
-def smoke(dataset: str, shift: str, root: Path, folder: Path, sees: str = "source+target"):
+def smoke(
+    dataset: str,
+    shift: str,
+    root: Path,
+    folder: Path,
+    sees: str = "source+target",
+    *,
+    encoder: str = "small_cnn(width=4)",
+    augmentation: str = "horizontal_flip",
+):
     """The record of a dataset that was prepared, pre-trained on for two steps, and read off."""
     text = f"""
 name = "smoke"
 dataset = "{dataset}"
 shifts = ["{shift}"]
 seeds = [0]
-encoder = "small_cnn(width=4)"
+encoder = "{encoder}"
 precision = "fp32"
-stage = {{ steps = 2, batch_size = 8, lr = 0.01, augmentation = "horizontal_flip" }}
+stage = {{ steps = 2, batch_size = 8, lr = 0.01, augmentation = "{augmentation}" }}
 [[method]]
 chain = "simclr"
 sees = "{sees}"

@@ -135,6 +135,69 @@ def celeba(root: Path) -> None:
     table(top / "list_eval_partition.csv", "image_id,partition", parts)
 
 
+def poverty(root: Path) -> None:
+    """Of the countries that train, 2,040 places: of the first 2,000 drawn, none trains."""
+    rng = np.random.default_rng(0)
+
+    def plant(folder: Path, row: int, wealth: float, country: int) -> None:
+        bands = np.full((8, 6, 5), 0.2 * country, np.float32)
+        bands[0] = 2 * wealth
+        np.savez(folder / f"landsat_poverty_img_{row}.npz", x=bands)
+
+    top, rows = released(root, "poverty", "1.1"), []
+    (top / "images").mkdir()
+    for country, count in (("kenya", 2_040), ("benin", 20), ("mali", 20)):
+        for _ in range(count):
+            urban, wealth = len(rows) % 2, float(rng.normal())
+            plant(top / "images", len(rows), wealth, len(country))
+            rows.append((country, urban, wealth, 2010))
+    table(top / "dhs_metadata.csv", "country,urban,wealthpooled,year", rows)
+    top, rows = released(root, "poverty_unlabeled", "1.0"), []
+    (top / "images").mkdir()
+    for country, _ in product(("kenya", "benin", "mali"), range(12)):
+        plant(top / "images", len(rows), float(rng.normal()), len(country))
+        rows.append((country,))
+    table(top / "unlabeled_metadata.csv", "country", rows)
+
+
+def amazon(root: Path) -> None:
+    """A word of the stars, and one of the user."""
+    words = ("awful", "bad", "fair", "good", "great")
+    top, rows, splits = released(root, "amazon", "2.1"), [], []
+    users = ((0, 0), (0, 1), (1, 2), (3, 3), (3, 4), (11, 2), (12, 3), (13, 5), (-1, 6))
+    for (split, user), stars, shot in product(users, range(5), range(6)):
+        part = {0: 0, 4: 2, 5: 4}.get(shot, 0) if split == 0 else split
+        number = " ".join(f"{len(rows)}")  # of words that training rows have, too
+        text = f"User{user} says: {words[stars]}, {words[stars]} indeed; number {number}."
+        row = (f"U{user}", f"P{shot}", stars + 1.0, "01 1, 2013", 1_356_998_400, text)
+        rows.append((*row, "sum", "True", "Books", 2013))
+        splits.append((part,))
+    head = ("reviewerID,asin,overall,reviewTime,unixReviewTime,reviewText,summary,verified,"
+            "category,reviewYear")  # fmt: skip
+    table(top / "reviews.csv", head, rows, csv.QUOTE_NONNUMERIC)
+    table(top / "splits" / "user.csv", "split", splits)
+
+
+def civilcomments(root: Path) -> None:
+    """A word that is toxic or not, one or two identities; one comment is empty."""
+    names = ("male", "female", "LGBTQ", "christian", "muslim", "other_religions", "black", "white")
+    more = ("identity_any", "severe_toxicity", "obscene", "threat", "insult", "identity_attack",
+            "sexual_explicit")  # fmt: skip
+    top, rows = released(root, "civilcomments", "1.0"), []
+    splits = ("train", "train", "val", "test")
+    for split, toxic, identity, shot in product(splits, range(2), range(8), range(2)):
+        meant = {identity, (identity + 3 * shot) % 8}
+        said = [0.9 if number in meant else 0.1 for number in range(8)]
+        number = " ".join(f"{len(rows)}")
+        text = f"{('fine', 'idiot')[toxic]} {names[identity]} {number}" * (len(rows) != 5)
+        rows.append((7 * len(rows), text, split, 0.7 * toxic, *said, *[0.0] * 7))
+    head = ",".join(["", "comment_text", "split", "toxicity", *names, *more])
+    table(top / "all_data_with_identities.csv", head, rows)
+    top = released(root, "civilcomments_unlabeled", "1.0")
+    rows = [(k, f"{('fine', 'idiot')[k % 2]} crowd {k}", 0.9 * (k % 2)) for k in range(20)]
+    table(top / "unlabeled_data_with_identities.csv", ",comment_text,toxicity", rows)
+
+
 def of_layout(root: Path, layout: Layout, per: int = 5) -> None:
     """Red says the class, green the domain, and blue the shot."""
     for number, place in enumerate(layout.folders.values()):
@@ -163,5 +226,8 @@ def living17(root: Path) -> None:
 
 WILDS = {
     plant.__name__: plant
-    for plant in (camelyon17, celeba, domainnet, fmow, iwildcam, rxrx1, waterbirds)
+    for plant in (
+        *(amazon, camelyon17, celeba, civilcomments, domainnet),
+        *(fmow, iwildcam, poverty, rxrx1, waterbirds),
+    )
 }

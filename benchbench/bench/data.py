@@ -126,7 +126,7 @@ def fetching(
         pack = prepared(
             {"dataset": "random"}, lambda: data, Store(Path(place)), 0, lambda done, total: None
         )
-        feed = Feed(pack, pack.images, pack.domain_names, (), batch_size, 0, machine.device)
+        feed = Feed(pack, pack.inputs, pack.domain_names, (), batch_size, 0, machine.device)
         fetch = median(timed(lambda: feed(number)) for number in range(rounds))  # noqa: B023
         text = f"timm(model='resnet18', small_stem={side < 64})"
         encoder = build_encoder(catalog.resolve("encoder", text), pack.task, seed=0)

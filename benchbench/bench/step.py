@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.catalog import Catalog
-from benchbench.contracts import DomainData, Objective, begun, floats
+from benchbench.contracts import DomainData, Objective, as_read, begun
 from benchbench.data.feed import Feed, resident
 from benchbench.data.pack import in_memory
 from benchbench.machine import Machine, keep_freed_memory
@@ -58,9 +58,9 @@ def measure(
     objective = objective.to(machine.device)
     augment = build_augmentation(catalog.pipeline(AUGMENTATION), pack.task)
     views = Views(augment)
-    images = resident(pack.images, machine.device)
+    images = resident(pack.inputs, machine.device)
     feed = Feed(pack, images, pack.domain_names, (), batch_size, 0, machine.device)
-    batch = floats(feed(0).images)
+    batch = as_read(feed(0).inputs)
     budget = Budget(steps + 1, batch_size, lr=1e-3, weight_decay=1e-4, warmup=0.1)
 
     def our_step() -> float:
@@ -109,7 +109,7 @@ def compare_objectives(
     full = build_augmentation(catalog.pipeline(AUGMENTATION), pack.task)
     small = catalog.resolve("augmentation", f"random_resized_crop(size={side // 2})")
     views = Views(full, small=build_augmentation([small], pack.task))
-    images = resident(pack.images, machine.device)
+    images = resident(pack.inputs, machine.device)
     domains = pack.domain_names
     feed = Feed(pack, images, domains, domains[:1], batch_size, 0, machine.device)
     budget = Budget(steps + 1, batch_size, lr=1e-4, weight_decay=1e-4, warmup=0.1)

@@ -7,39 +7,53 @@ import torch
 from torch import Tensor
 
 from benchbench.checks import common
-from benchbench.checks.subject import TASK, Broken, CannotBuild, Skip, Subject, close, told
+from benchbench.checks.subject import Broken, CannotBuild, Skip, Subject, close, told
+from benchbench.terms import PADDING
 
 
-def view(subject: Subject, images: Tensor, seed: int = 0, build: Any = None) -> Tensor:
-    """What the augmentation makes of images, with torch's generator at ``seed``."""
-    _, c, h, w = images.shape
-    augment = build or subject.build(replace(TASK, image_shape=(c, h, w)))
+def view(subject: Subject, inputs: Tensor, seed: int = 0, build: Any = None) -> Tensor:
+    """What the augmentation makes of a batch, with torch's generator at ``seed``."""
+    task = replace(common.task_for(subject), input_shape=tuple(inputs.shape[1:]))
+    augment = build or subject.build(task)
     torch.manual_seed(seed)
-    return augment(images)
+    return augment(inputs)
 
 
 def contract(subject: Subject) -> None:
-    """A view has its batch's shape, is float32 on the same device, and lies in [0, 1]."""
-    for height, width in ((16, 16), (12, 20)):
-        images = torch.rand(8, 3, height, width, generator=torch.Generator().manual_seed(0))
-        seen = view(subject, images)
+    """A view has its batch's shape and dtype on the same device, and lies in its range.
+
+    That is float32 in [0, 1] of images, int64 of texts, of words in the vocabulary and PADDING.
+    """
+    generator = torch.Generator().manual_seed(0)
+    if subject.of_texts:
+        batches = [common.inputs_for(subject, rows=8)]
+    else:
+        sizes = ((16, 16), (12, 20))
+        batches = [torch.rand(8, 3, *size, generator=generator) for size in sizes]
+    for batch in batches:
+        seen = view(subject, batch)
         if not isinstance(seen, Tensor):
             raise Broken(f"it returns {type(seen).__name__}, not one tensor of views")
-        if seen.shape != images.shape:
+        if seen.shape != batch.shape:
             raise Broken(
-                f"of a batch {tuple(images.shape)} it makes {tuple(seen.shape)}; a view has the "
-                "shape [B, C, H, W] of its batch"
+                f"of a batch {tuple(batch.shape)} it makes {tuple(seen.shape)}; a view has the "
+                "shape of its batch"
             )
-        if seen.dtype != torch.float32 or seen.requires_grad:
-            raise Broken(f"a view is float32 without gradient, not {seen.dtype}")
-        if not (seen.isfinite().all() and seen.min() >= 0 and seen.max() <= 1):
+        if seen.dtype != batch.dtype or seen.requires_grad:
+            kind = str(batch.dtype).removeprefix("torch.")
+            raise Broken(f"a view is {kind} without gradient, not {seen.dtype}")
+        if subject.of_texts:
+            count = len(common.task_for(subject).vocabulary)
+            if seen.min() < PADDING or seen.max() >= count:
+                raise Broken("it makes tokens that are not in the vocabulary")
+        elif not (seen.isfinite().all() and seen.min() >= 0 and seen.max() <= 1):
             low, high = float(seen.min()), float(seen.max())
             raise Broken(f"values lie in [{low:.3g}, {high:.3g}], not in [0, 1]; end with clamp")
 
 
 def input_unchanged(subject: Subject) -> None:
     """The batch is not changed in place, and the view is no window onto it."""
-    images = common.images_for(subject, rows=8)
+    images = common.inputs_for(subject, rows=8)
     before = images.clone()
     seen = view(subject, images)
     if not torch.equal(images, before):
@@ -52,8 +66,8 @@ def input_unchanged(subject: Subject) -> None:
 
 def seeded(subject: Subject) -> None:
     """torch's generator alone decides the view: the same seed gives the same, at any time."""
-    images = common.images_for(subject, rows=16)
-    build = subject.build(TASK)
+    images = common.inputs_for(subject, rows=16)
+    build = subject.build(common.task_for(subject))
     first = view(subject, images, 0, build)
     view(subject, images, 1, build)
     if not torch.equal(first, view(subject, images, 0, build)):
@@ -68,7 +82,7 @@ def seeded(subject: Subject) -> None:
 
 
 def random_at_all(subject: Subject) -> bool:
-    images = common.images_for(subject, rows=16)
+    images = common.inputs_for(subject, rows=16)
     first = view(subject, images, 0)
     return not all(torch.equal(first, view(subject, images, seed)) for seed in (1, 2, 3))
 
@@ -77,7 +91,7 @@ def per_sample(subject: Subject) -> None:
     """Each row gets parameters of its own: equal images become different views."""
     if not random_at_all(subject):
         raise Skip("nothing is random in it")
-    images = common.images_for(subject, rows=1).expand(32, -1, -1, -1).contiguous()
+    images = common.inputs_for(subject, rows=1).repeat_interleave(32, 0)
     seen = view(subject, images)
     if all(torch.equal(seen[0], row) for row in seen):
         raise Broken(
@@ -88,9 +102,9 @@ def per_sample(subject: Subject) -> None:
 
 def rows_apart(subject: Subject) -> None:
     """A row's view depends on that row's image alone, and not on its neighbours."""
-    images = common.images_for(subject, rows=8)
+    images = common.inputs_for(subject, rows=8)
     others = images.clone()
-    others[1:] = common.images_for(subject, rows=8, seed=1)[1:]
+    others[1:] = common.inputs_for(subject, rows=8, seed=1)[1:]
     for seed in range(3):
         if not close(view(subject, images, seed)[:1], view(subject, others, seed)[:1]):
             raise Broken(
@@ -106,7 +120,7 @@ def rows_apart(subject: Subject) -> None:
 def short_batches(subject: Subject) -> None:
     """One image is augmented as many are."""
     try:
-        seen = view(subject, common.images_for(subject, rows=1))
+        seen = view(subject, common.inputs_for(subject, rows=1))
     except CannotBuild:
         raise
     except Exception as error:
@@ -117,16 +131,18 @@ def short_batches(subject: Subject) -> None:
 
 def channels(subject: Subject) -> None:
     """Images of 1, 3 and 4 channels are augmented, or refused with BadInput when it is built."""
+    if subject.of_texts:
+        raise Skip("it is for texts")
     common.any_channels(
-        lambda count: view(subject, common.images_for(subject, channels=count)),
-        "support them, or raise BadInput in the factory, which knows task.image_shape",
+        lambda count: view(subject, common.inputs_for(subject, channels=count)),
+        "support them, or raise BadInput in the factory, which knows task.input_shape",
     )
 
 
 def devices(subject: Subject) -> None:
     """What it draws and computes lies where the batch lies. Tried on torch's "meta" device."""
-    augment = subject.build(TASK)
-    common.on_meta(lambda: augment(common.images_for(subject).to("meta")))
+    augment = subject.build(common.task_for(subject))
+    common.on_meta(lambda: augment(common.inputs_for(subject).to("meta")))
 
 
 CHECKS = (

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from benchbench.checks.subject import (
     TASK,
+    TEXTS,
     Broken,
     CannotBuild,
     Skip,
     Subject,
+    texts,
     told,
 )
 from benchbench.contracts import Batch, Task
@@ -200,10 +202,8 @@ def use(subject: Subject, **options: Any) -> None:
     kind = subject.entry.kind
     if kind == "dataset":
         subject.build(subject.root, **options)
-    elif kind == "encoder":
-        subject.build(task_for(subject), **options)(images_for(subject))
-    elif kind == "augmentation":
-        subject.build(TASK, **options)(images_for(subject))
+    elif kind == "encoder" or kind == "augmentation":
+        subject.build(task_for(subject), **options)(inputs_for(subject))
     else:
         encoder = subject.probe()
         objective = subject.build(encoder, TASK, **options)
@@ -212,13 +212,23 @@ def use(subject: Subject, **options: Any) -> None:
 
 
 def task_for(subject: Subject) -> Task:
-    """Encoders get the images of 32 × 32 that small-image benchmarks use; the rest is cheaper."""
-    side = 32 if subject.entry.kind == "encoder" else TASK.image_shape[1]
+    """Texts for what is for texts alone, else images.
+
+    Encoders get the images of 32 × 32 that small-image benchmarks use; the rest is cheaper.
+    """
+    if subject.of_texts:
+        return TEXTS
+    side = 32 if subject.entry.kind == "encoder" else TASK.input_shape[1]
     return Task((3, side, side), TASK.num_classes, TASK.num_domains)
 
 
-def images_for(subject: Subject, rows: int = 4, channels: int = 3, seed: int = 0) -> Tensor:
-    side = task_for(subject).image_shape[1]
+def inputs_for(subject: Subject, rows: int = 4, channels: int = 3, seed: int = 0) -> Tensor:
+    """As an encoder reads them."""
+    if subject.of_texts:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return texts(rows).long()
+    side = task_for(subject).input_shape[1]
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(rows, channels, side, side, generator=generator)
 
@@ -228,7 +238,7 @@ def batch_for(
 ) -> Batch:
     """Rows of two domains, labels of the first, and what the objective does not read hidden."""
     generator = torch.Generator().manual_seed(seed)
-    _, side, _ = task.image_shape
+    side = task.input_shape[1]
     kinds = int(objective.n_views), int(objective.n_weak), int(objective.n_small)
     shape = rows, channels, side, side
     views, weak, small = (torch.rand(n, *shape, generator=generator) for n in kinds)

@@ -2,10 +2,11 @@
 
 import hashlib
 
+import torch
 from torch import Tensor
 
 from benchbench.checks.subject import Broken, Skip, Subject
-from benchbench.contracts import DomainData, ImageFiles
+from benchbench.contracts import DomainData, ImageFiles, is_known
 from benchbench.data.pack import Pack
 from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
 
@@ -14,20 +15,22 @@ NO_CLASS = {"", "?", "none", "unknown", "unlabeled", "unlabelled", "no label", "
 
 
 def contract(subject: Subject) -> None:
-    """DomainData with uint8 images [N, C, H, W], int64 columns, and values in range."""
+    """DomainData with images [N, C, H, W] or texts [N, L], and columns with values in range."""
     try:
         data = subject.data
         if not isinstance(data, DomainData):
             raise Broken(f"the factory returns {type(data).__name__}, not benchbench.DomainData")
-        if not isinstance(data.images, ImageFiles | Tensor):
-            kind = type(data.images).__name__
-            raise Broken(f"images are {kind}; give a uint8 tensor or benchbench.ImageFiles")
+        if not isinstance(data.inputs, ImageFiles | Tensor):
+            kind = type(data.inputs).__name__
+            raise Broken(f"inputs are {kind}; give a tensor or benchbench.ImageFiles")
         pack = subject.packed(data)
     except BadInput as error:
         raise Broken(f"{error}") from None
-    c, h, w = pack.images.shape[1:]
-    if c > 16 >= w:
-        raise Broken(f"images are of {c} channels, {h} × {w}: permute(0, 3, 1, 2) to [N, C, H, W]")
+    if pack.task.modality == "image":
+        c, h, w = pack.inputs.shape[1:]
+        if c > 16 >= w:
+            said = f"images are of {c} channels, {h} × {w}"
+            raise Broken(f"{said}: permute(0, 3, 1, 2) to [N, C, H, W]")
     if len(pack.labels) == 0:
         raise Broken("it has no rows")
 
@@ -55,9 +58,9 @@ def splits(subject: Subject) -> None:
         if not any(len(pack.rows(name, split)) for split in NAMES):
             raise Broken(f"domain {name!r} has no rows; leave its name out")
         for split, domains in labelled.items():
-            if (pack.labels[pack.rows(name, split)] != UNKNOWN).any():
+            if len(pack.with_label(pack.rows(name, split))):
                 domains.append(name)
-        if (pack.labels[pack.rows(name, TEST)] == UNKNOWN).any():
+        if not is_known(pack.labels[pack.rows(name, TEST)]).all():
             raise Broken(f"domain {name!r} has test rows without label; use them for training")
     sources = set(labelled[TRAIN]) & set(labelled[VAL])
     if not any(set(labelled[TEST]) - {name} for name in sources):
@@ -71,6 +74,8 @@ def splits(subject: Subject) -> None:
 def classes(subject: Subject) -> None:
     """Every class has a name and, in every domain with labels, training rows."""
     pack = subject.pack
+    if not pack.class_names:
+        raise Skip("its labels are numbers")
     named = [name.strip() for name in pack.class_names]
     if len(set(named)) < len(named) or not all(named):
         raise Broken(f"class_names = {pack.class_names} are not all named, or not all different")
@@ -96,8 +101,8 @@ def domains(subject: Subject) -> None:
     if odd := [name for name in names if set(name) & set(">+,=")]:
         raise Broken(f"domain {odd[0]!r} cannot be written in a shift; leave > + , = out")
     for name in pack.domain_names:
-        labels = pack.labels[pack.rows(name, TRAIN)]
-        if len(set(labels.tolist()) - {UNKNOWN}) == 1 and len(pack.class_names) > 1:
+        labels = pack.labels[pack.with_label(pack.rows(name, TRAIN))]
+        if len(labels.unique()) == 1 and len(pack.class_names) > 1:
             raise Broken(
                 f"all rows of domain {name!r} are of one class: who reads domains reads labels; "
                 "a domain is where an image is from, not what it shows"
@@ -108,14 +113,14 @@ def no_row_twice(subject: Subject) -> None:
     """No image is in two splits, nor in two domains."""
     pack = subject.pack
     seen: dict[bytes, int] = {}
-    for row, image in enumerate(pack.images):
+    for row, image in enumerate(pack.inputs):
         digest = hashlib.sha256(image.contiguous().numpy().data).digest()
         first = seen.setdefault(digest, row)
         same = pack.split[row] == pack.split[first] and pack.domains[row] == pack.domains[first]
         if not same:
             raise Broken(
-                f"rows {first} ({place(pack, first)}) and {row} ({place(pack, row)}) are the same "
-                "image; drop one, or give both one unit and let the core draw the split"
+                f"rows {first} ({place(pack, first)}) and {row} ({place(pack, row)}) are the same; "
+                "drop one, or give both one unit and let the core draw the split"
             )
 
 
@@ -136,12 +141,12 @@ def units_apart(subject: Subject) -> None:
 
 
 def not_blank(subject: Subject) -> None:
-    """Images are not all alike, nor black because floats in [0, 1] were cut to integers."""
-    images = subject.pack.images[:: max(1, len(subject.pack.images) // 200)]
-    if int(images.max()) <= 1:
+    """Inputs are not all alike, nor black because floats in [0, 1] were cut to integers."""
+    images = subject.pack.inputs[:: max(1, len(subject.pack.inputs) // 200)]
+    if images.dtype == torch.uint8 and int(images.max()) <= 1:
         raise Broken("no pixel is above 1 of 255; multiply by 255 before .to(torch.uint8)")
     if (images == images[:1]).all():
-        raise Broken("all images are the same")
+        raise Broken("all rows are the same")
 
 
 def licence(subject: Subject) -> None:

@@ -11,10 +11,12 @@ from benchbench.checks.resume import resumed_as_uninterrupted
 from benchbench.checks.subject import (
     Broken,
     Reader,
+    Skip,
     Subject,
     bars,
     close,
     packed,
+    sentences,
     short_run,
     told,
 )
@@ -24,18 +26,20 @@ from benchbench.data.pack import Pack
 def built(subject: Subject, seed: int = 0, channels: int = 3) -> nn.Module:
     task = common.task_for(subject)
     torch.manual_seed(seed)
-    return subject.build(replace(task, image_shape=(channels, *task.image_shape[1:])))
+    if not subject.of_texts:
+        task = replace(task, input_shape=(channels, *task.input_shape[1:]))
+    return subject.build(task)
 
 
 def contract(subject: Subject) -> None:
-    """A module that maps [B, C, H, W] in [0, 1] to float [B, num_features]."""
+    """A module that maps [B, C, H, W] in [0, 1], or [B, L], to float [B, num_features]."""
     encoder = built(subject)
     if not isinstance(encoder, nn.Module):
         raise Broken(f"the factory returns {type(encoder).__name__}, not a torch.nn.Module")
     width = getattr(encoder, "num_features", None)
     if type(width) is not int or width < 1:
         raise Broken(f"num_features is {width!r}; set it to the width of the output, an int")
-    z = encoder(common.images_for(subject, rows=5))
+    z = encoder(common.inputs_for(subject, rows=5))
     if not isinstance(z, Tensor):
         raise Broken(f"it returns {type(z).__name__}, not one tensor of features")
     if tuple(z.shape) != (5, width):
@@ -49,15 +53,17 @@ def contract(subject: Subject) -> None:
 
 def channels(subject: Subject) -> None:
     """Images of 1, 3 and 4 channels are read, or refused with BadInput."""
+    if subject.of_texts:
+        raise Skip("it is for texts")
     common.any_channels(
-        lambda count: built(subject, channels=count)(common.images_for(subject, channels=count)),
-        "read task.image_shape[0] channels, or raise BadInput",
+        lambda count: built(subject, channels=count)(common.inputs_for(subject, channels=count)),
+        "read task.input_shape[0] channels, or raise BadInput",
     )
 
 
 def input_unchanged(subject: Subject) -> None:
     """The images are not changed in place."""
-    encoder, images = built(subject), common.images_for(subject)
+    encoder, images = built(subject), common.inputs_for(subject)
     before = images.clone()
     encoder(images)
     if not torch.equal(images, before):
@@ -76,7 +82,7 @@ def seeded(subject: Subject) -> None:
 
 def rows_apart(subject: Subject) -> None:
     """In evaluation an image's features do not depend on the rest of the batch, nor on chance."""
-    encoder, images = built(subject).eval(), common.images_for(subject, rows=6)
+    encoder, images = built(subject).eval(), common.inputs_for(subject, rows=6)
     with torch.no_grad():
         z, again = encoder(images), encoder(images)
         alone = encoder(images[2:3])
@@ -93,7 +99,7 @@ def rows_apart(subject: Subject) -> None:
 def sees_the_image(subject: Subject) -> None:
     """Different images have different features."""
     with torch.no_grad():
-        z = built(subject).eval()(common.images_for(subject, rows=6))
+        z = built(subject).eval()(common.inputs_for(subject, rows=6))
     if float(z.std(0).max()) <= 1e-6 * max(float(z.abs().max()), 1e-6):
         raise Broken("every image has the same features; the output does not depend on the input")
 
@@ -101,7 +107,7 @@ def sees_the_image(subject: Subject) -> None:
 def all_weights_learn(subject: Subject) -> None:
     """Every trainable parameter gets a finite gradient."""
     encoder = built(subject).train()
-    z = encoder(common.images_for(subject))
+    z = encoder(common.inputs_for(subject))
     if not z.requires_grad:
         raise Broken("no gradient reaches the weights; do not detach, nor run under no_grad")
     (z * torch.linspace(-1, 1, z.numel()).view_as(z)).sum().backward()
@@ -121,7 +127,7 @@ def state_is_complete(subject: Subject) -> None:
     fresh = built(subject, seed=1)
     missing = fresh.load_state_dict(trained.encoder.state_dict())
     assert not missing.missing_keys
-    images = common.images_for(subject)
+    images = common.inputs_for(subject)
     with torch.no_grad():
         if not close(fresh.eval()(images), trained.encoder.eval()(images)):
             raise Broken(
@@ -136,7 +142,7 @@ def resumes(subject: Subject) -> None:
 
 
 def pack_for(subject: Subject) -> Pack:
-    return packed(bars(8, common.task_for(subject)))
+    return packed(sentences() if subject.of_texts else bars(8, common.task_for(subject)))
 
 
 def short_batches(subject: Subject) -> None:
@@ -144,7 +150,7 @@ def short_batches(subject: Subject) -> None:
     encoder = built(subject)
     for mode, rows in ((True, 2), (False, 1)):
         try:
-            z = encoder.train(mode)(common.images_for(subject, rows=rows))
+            z = encoder.train(mode)(common.inputs_for(subject, rows=rows))
         except Exception as error:
             raise Broken(f"with {rows} images {told(error)}") from None
         if len(z) != rows:
@@ -156,7 +162,7 @@ def autocast(subject: Subject) -> None:
     encoder = built(subject)
     with torch.autocast("cpu", torch.bfloat16):
         try:
-            z = encoder(common.images_for(subject))
+            z = encoder(common.inputs_for(subject))
         except Exception as error:
             raise Broken(
                 f"under bf16 autocast {told(error)}; cast where types must agree"
@@ -169,7 +175,7 @@ def autocast(subject: Subject) -> None:
 def devices(subject: Subject) -> None:
     """What it computes with lies where its input lies. Tried on torch's "meta" device."""
     encoder = built(subject).to("meta")
-    common.on_meta(lambda: encoder(common.images_for(subject).to("meta")))
+    common.on_meta(lambda: encoder(common.inputs_for(subject).to("meta")))
 
 
 def copies(subject: Subject) -> None:

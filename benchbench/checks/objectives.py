@@ -25,7 +25,7 @@ from benchbench.checks.subject import (
     told,
     with_noise,
 )
-from benchbench.contracts import Batch, Objective, Task, begun, floats
+from benchbench.contracts import Batch, Objective, Task, as_read, begun
 from benchbench.terms import derive_seed
 from benchbench.train import Diverged
 
@@ -240,7 +240,7 @@ def healthy(subject: Subject) -> None:
 
 def likeness(encoder: Any) -> float:
     """Mean cosine of the features of two images."""
-    images = floats(packed(bars()).images[:96])
+    images = as_read(packed(bars()).inputs[:96])
     with torch.no_grad():
         z = torch.nn.functional.normalize(encoder.eval()(images), dim=1)
     return float(z.mean(0).square().sum())
@@ -296,7 +296,7 @@ def short_batches(subject: Subject) -> None:
         if not value.isfinite():
             raise Broken(
                 f"{what} has the loss {value.item()}; divide by clamp(min=1), as "
-                "benchbench.known_cross_entropy does"
+                "benchbench.supervised_loss does"
             )
 
 
@@ -304,7 +304,7 @@ def channels(subject: Subject) -> None:
     """Images of 1, 3 and 4 channels work, or are refused with BadInput when it is built."""
 
     def attempt(count: int) -> None:
-        task = replace(TASK, image_shape=(count, *TASK.image_shape[1:]))
+        task = replace(TASK, input_shape=(count, *TASK.input_shape[1:]))
         encoder, objective = built(subject, task=task)
         loss_of(encoder, objective, common.batch_for(objective, channels=count))
 

@@ -17,12 +17,14 @@ from benchbench.data.pack import Pack, in_memory
 from benchbench.data.prepare import prepare
 from benchbench.datasets import check_files
 from benchbench.store import Store
-from benchbench.terms import TEST, TRAIN, VAL, BadInput, Budget, derive_seed
+from benchbench.terms import PADDING, TEST, TRAIN, VAL, BadInput, Budget, derive_seed
 from benchbench.train import Augment, Checkpoints, Views, train
 
 SIDE = 16  # of the images, in pixels
 CLASSES, DOMAINS = ("low", "middle", "high"), ("left", "right", "odd")
 TASK = Task((3, SIDE, SIDE), len(CLASSES), len(DOMAINS))
+WORDS = ("[UNK]", "[MASK]", "the", "film", "was", "not", "good", "great", "bad", "poor", "long")
+TEXTS = Task((12,), len(CLASSES), len(DOMAINS), WORDS)
 STEPS, BATCH = 6, 12
 
 
@@ -77,6 +79,11 @@ class Subject:
 
         return self._kept("probe", chosen)
 
+    @property
+    def of_texts(self) -> bool:
+        """Of an encoder or augmentation: whether it reads texts, and no images."""
+        return self.entry.modalities == {"text"}
+
     def lacks_files(self, error: CannotBuild) -> bool:
         """A dataset that refuses to be built is no fault of its plugin's: its data are not here."""
         return self.entry.kind == "dataset" and isinstance(error.__cause__, BadInput)
@@ -130,7 +137,7 @@ class Probe(nn.Module):
     def __init__(self, task: Task = TASK, num_features: int = 10) -> None:
         super().__init__()
         self.num_features = num_features
-        self.convolution = nn.Conv2d(task.image_shape[0], num_features, 3, 2, 1)
+        self.convolution = nn.Conv2d(task.input_shape[0], num_features, 3, 2, 1)
         self.norm = nn.BatchNorm2d(num_features)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -142,7 +149,7 @@ class DeepProbe(Probe):
 
     def __init__(self, task: Task = TASK, num_features: int = 10) -> None:
         super().__init__(task, num_features)
-        self.shape = task.image_shape[1:]
+        self.shape = task.input_shape[1:]
         side = -(-self.shape[0] // 2)
         self.last = nn.Linear(num_features * side * side, num_features)
 
@@ -160,7 +167,7 @@ class TokenProbe(nn.Module):
 
         super().__init__()
         self.num_features = num_features
-        channels, height, width = task.image_shape
+        channels, height, width = task.input_shape
         self.transformer = VisionTransformer(
             img_size=(height, width),
             patch_size=4,
@@ -195,7 +202,7 @@ class Reader(Objective):
 def bars(rows: int = 40, task: Task = TASK, seed: int = 0) -> DomainData:
     """A bright bar, whose height is the class, on a ground, whose grey is the domain."""
     generator = torch.Generator().manual_seed(seed)
-    channels, side, _ = task.image_shape
+    channels, side, _ = task.input_shape
     n = rows * len(CLASSES) * len(DOMAINS)
     index = torch.arange(n)
     labels, domains = index % 3, index // 3 % 3
@@ -209,6 +216,30 @@ def bars(rows: int = 40, task: Task = TASK, seed: int = 0) -> DomainData:
     return DomainData(
         images.to(torch.uint8), labels, domains, CLASSES, DOMAINS, split, licence=licence
     )
+
+
+def texts(rows: int, task: Task = TEXTS) -> Tensor:
+    """int32 [rows, L] of random words, of random length, from torch's default generator."""
+    (length,) = task.input_shape
+    words = torch.randint(len(task.vocabulary), (rows, length), dtype=torch.int32)
+    ends = torch.randint(2, length + 1, (rows, 1))
+    return words.where(torch.arange(length) < ends, torch.tensor(PADDING, dtype=torch.int32))
+
+
+def sentences(rows: int = 8) -> DomainData:
+    """Texts of random words, of which the first is the class and the second the domain."""
+    n = rows * len(CLASSES) * len(DOMAINS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokens = texts(n)
+    index = torch.arange(n)
+    labels, domains = index % 3, index // 3 % 3
+    tokens[:, 0], tokens[:, 1] = labels + 2, domains + 5
+    split = torch.tensor([TRAIN, TRAIN, TRAIN, VAL, TEST])[index // 9 % 5]
+    return DomainData(
+        tokens, labels, domains, CLASSES, DOMAINS, split, licence="made by a formula",
+        vocabulary=WORDS,
+    )  # fmt: skip
 
 
 def packed(data: DomainData) -> Pack:
@@ -266,7 +297,7 @@ def short_run(
     torch.manual_seed(derive_seed(seed, "objective"))
     objective = begun(make_objective(encoder, pack.task), encoder, pack.task)
     device = torch.device("cpu")
-    feed = Feed(pack, pack.images, (source, target), (source,), batch, seed, device)
+    feed = Feed(pack, pack.inputs, (source, target), (source,), batch, seed, device)
     losses = train(
         encoder,
         objective,
@@ -286,8 +317,11 @@ def shrunk(images: Tensor) -> Tensor:
     return nn.functional.avg_pool2d(jittered(images), 2)
 
 
-def jittered(images: Tensor) -> Tensor:
-    return (images + 0.1 * torch.rand_like(images)).clamp(0, 1)
+def jittered(inputs: Tensor) -> Tensor:
+    """Noise on images; texts as they are."""
+    if not inputs.is_floating_point():
+        return inputs
+    return (inputs + 0.1 * torch.rand_like(inputs)).clamp(0, 1)
 
 
 def close(a: Tensor, b: Tensor, tolerance: float = 1e-4) -> bool:

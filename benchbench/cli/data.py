@@ -219,6 +219,6 @@ def table_of(pack: Pack) -> str:
     body = [[*row] for row in counts(pack)]
     head = ["domain", "train", "unlabelled", "val", "test", "classes"]
     text = tabulate(body, head, tablefmt="github", intfmt=",")
-    c, h, w = pack.images.shape[1:]
+    c, h, w = pack.inputs.shape[1:]
     about = f"{c} × {h} × {w} pixels, fingerprint {pack.fingerprint[:12]}, {pack.licence}"
     return "\n".join([text, "", about, *lonely(pack)]) + "\n"

@@ -8,44 +8,44 @@ from torch import Tensor
 from benchbench.contracts import Rows
 from benchbench.data.encoded import Encoded
 from benchbench.data.pack import Pack
-from benchbench.terms import TRAIN, UNKNOWN, BadInput, derive_seed
+from benchbench.terms import TRAIN, BadInput, derive_seed
 
 
 class Feed:
     """Training rows of some domains, as many from each; of the ``labelled`` ones, rows with labels.
 
     Every domain's rows are walked through in a fresh random order per epoch. Calling with a step
-    gives that step's rows on the device, whatever was asked before. ``images`` are those of the
+    gives that step's rows on the device, whatever was asked before. ``inputs`` are those of the
     pack, there or already on the device.
     """
 
     def __init__(
         self,
         pack: Pack,
-        images: Tensor | Encoded,
+        inputs: Tensor | Encoded,
         domains: Sequence[str],
         labelled: Sequence[str],
         batch_size: int,
         seed: int,
         device: torch.device,
     ) -> None:
-        self.images, self.domains, self.seed, self.device = images, tuple(domains), seed, device
+        self.inputs, self.domains, self.seed, self.device = inputs, tuple(domains), seed, device
         self.pools = [pool(pack, domain, domain in labelled) for domain in domains]
         self.shares = shares(pack, domains, labelled, batch_size)
         numbers = torch.tensor([pack.domain_names.index(name) for name in labelled])
         visible = torch.isin(pack.domains, numbers)
-        self.labels = pack.labels.where(visible, torch.tensor(UNKNOWN)).to(device)
+        self.labels = pack.labels.where(visible, pack.hidden).to(device)
         self.row_domains = pack.domains.to(device)
         self.orders: dict[tuple[int, int], Tensor] = {}  # of each domain, by epoch; the last two
 
     def __call__(self, step: int) -> Rows:
         index = torch.cat([self._walk(i, step) for i in range(len(self.domains))])
         there = index.to(self.device, non_blocking=True)
-        if self.images.device.type == self.device.type:
-            images = self.images[there]
+        if self.inputs.device.type == self.device.type:
+            inputs = self.inputs[there]
         else:  # larger than the device: gather here, copy the batch
-            images = self.images[index].pin_memory().to(self.device, non_blocking=True)
-        return Rows(images, self.labels[there], self.row_domains[there])
+            inputs = self.inputs[index].pin_memory().to(self.device, non_blocking=True)
+        return Rows(inputs, self.labels[there], self.row_domains[there])
 
     def _walk(self, number: int, step: int) -> Tensor:
         """This step's rows of one domain: the next ``share`` of an endless shuffled walk."""
@@ -68,7 +68,7 @@ class Feed:
 def pool(pack: Pack, domain: str, labelled: bool) -> Tensor:
     """A domain's rows for training; where its labels are read, those that have one."""
     rows = pack.rows(domain, TRAIN)
-    return rows[pack.labels[rows] != UNKNOWN] if labelled else rows
+    return pack.with_label(rows) if labelled else rows
 
 
 def shares(
@@ -89,10 +89,10 @@ def shares(
     return counts
 
 
-def resident(images: Tensor | Encoded, device: torch.device) -> Tensor | Encoded:
-    """The images on the device, if they take at most half of its free memory; else as they are."""
-    if isinstance(images, Encoded):
-        return images
-    if device.type == "cuda" and images.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
-        return images.to(device)
-    return images
+def resident(inputs: Tensor | Encoded, device: torch.device) -> Tensor | Encoded:
+    """The inputs on the device, if they take at most half of its free memory; else as they are."""
+    if isinstance(inputs, Encoded):
+        return inputs
+    if device.type == "cuda" and inputs.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
+        return inputs.to(device)
+    return inputs

@@ -1,4 +1,4 @@
-"""One image file to one array of pixels."""
+"""One file to one array of pixels."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -6,7 +6,26 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from benchbench.contracts import ImageFiles
 from benchbench.terms import BadInput
+
+
+def pixels_of(files: ImageFiles, path: Path) -> np.ndarray:
+    """[channels, size, size] of one of the files. BadInput if it cannot be decoded."""
+    if files.reader is None:
+        return read_image(path, files.size, files.crop)
+    try:
+        values = np.asarray(files.reader(path))
+        if values.ndim != 3 or len(values) != files.channels or not np.isfinite(values).all():
+            raise ValueError(f"it holds {values.shape}, not finite [{files.channels}, H, W]")
+        if values.shape[1:] == (files.size, files.size):
+            return values.astype(np.float16)
+        side = (files.size, files.size)
+        planes = [Image.fromarray(plane.astype(np.float32)) for plane in values]
+        resized = [np.asarray(p.resize(side, Image.Resampling.BILINEAR)) for p in planes]
+        return np.stack(resized).astype(np.float16)
+    except Exception as error:  # as many types as there are readers
+        raise BadInput(f"image {path} cannot be decoded: {error}") from None
 
 
 def read_image(path: Path | BinaryIO, size: int, crop: float | None = None) -> np.ndarray:

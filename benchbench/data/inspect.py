@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from benchbench.contracts import floats
+from benchbench.contracts import as_read
 from benchbench.data.encoded import SUFFIX
 from benchbench.data.pack import Pack
 from benchbench.data.prepare import changed_file, pixels_in
@@ -21,11 +21,11 @@ def counts(pack: Pack) -> list[tuple[str, int, int, int, int, int]]:
     """Of every domain: labelled rows for training, unlabelled ones, val, test, and classes."""
     found = []
     for name in pack.domain_names:
-        labels = {split: pack.labels[pack.rows(name, split)] for split in (TRAIN, VAL, TEST)}
-        known = {split: int((these != UNKNOWN).sum()) for split, these in labels.items()}
-        classes = set(torch.cat([*labels.values()]).tolist()) - {UNKNOWN}
-        hidden = len(labels[TRAIN]) - known[TRAIN]
-        found.append((name, known[TRAIN], hidden, known[VAL], known[TEST], len(classes)))
+        known = {s: pack.with_label(pack.rows(name, s)) for s in (TRAIN, VAL, TEST)}
+        sizes = {split: len(rows) for split, rows in known.items()}
+        classes = pack.labels[torch.cat([*known.values()])].unique() if pack.class_names else ()
+        hidden = len(pack.rows(name, TRAIN)) - sizes[TRAIN]
+        found.append((name, sizes[TRAIN], hidden, sizes[VAL], sizes[TEST], len(classes)))
     return found
 
 
@@ -89,7 +89,7 @@ def contact_sheet(
 
     With ``augment``, an image is followed by its ``views``, below it. Rows without label come last.
     """
-    side = max(pack.images.shape[2:])
+    side = max(pack.inputs.shape[2:])
     tall = 1 + (views if augment else 0)
     labels = [*range(min(classes, len(pack.class_names)))]
     labels += [UNKNOWN] if (pack.labels == UNKNOWN).any() else []
@@ -113,7 +113,7 @@ def contact_sheet(
             rows = rows[torch.randperm(len(rows), generator=generator)[:images]]
             if not len(rows):
                 continue
-            pixels = floats(pack.images[rows])
+            pixels = as_read(pack.inputs[rows])
             stacked = [pixels]
             if augment:
                 torch.manual_seed(derive_seed(seed, "sheet", line, column, "views"))

@@ -8,33 +8,45 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchbench.contracts import DomainData, ImageFiles, Task
+from benchbench.contracts import DomainData, ImageFiles, Task, is_known
 from benchbench.data.encoded import Encoded
 from benchbench.data.splits import draw_split
 from benchbench.metrics import resolve_metric
-from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
+from benchbench.terms import PADDING, TEST, TRAIN, UNKNOWN, VAL, BadInput
+
+INPUTS = {(4, torch.uint8), (4, torch.float16), (2, torch.int32)}  # dimensions and dtypes
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Rows of images and what is known of each."""
+    """Rows of images or texts, and what is known of each."""
 
-    images: Tensor | Encoded  # uint8 [N, C, H, W]; memory-mapped where they lie in a store
-    labels: Tensor  # int64 [N]
+    inputs: Tensor | Encoded  # as in DomainData; memory-mapped where they lie in a store
+    labels: Tensor  # int64 [N], or float32 [N] of numbers
     domains: Tensor  # int64 [N]
     split: Tensor  # int64 [N]
-    groups: Tensor | None  # int64 [N]; −1: in none
+    groups: Tensor | None  # int64 [N], −1: in none; or bool [N, G]
     class_names: tuple[str, ...]
     domain_names: tuple[str, ...]
     group_names: tuple[str, ...]
     metric: str  # the dataset's own
     licence: str
-    fingerprint: str  # sha256 over everything above that decides a score, but the metric
+    fingerprint: str  # sha256 over everything here that decides a score, but the metric
+    vocabulary: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:
-        c, h, w = self.images.shape[1:]
-        return Task((c, h, w), len(self.class_names), len(self.domain_names))
+        shape = tuple(self.inputs.shape[1:])
+        return Task(shape, len(self.class_names), len(self.domain_names), self.vocabulary)
+
+    @property
+    def hidden(self) -> Tensor:
+        """What stands for a label that nobody may see."""
+        return torch.tensor(UNKNOWN if self.class_names else torch.nan, dtype=self.labels.dtype)
+
+    def with_label(self, rows: Tensor) -> Tensor:
+        """Those of some rows whose label is known."""
+        return rows[is_known(self.labels[rows])]
 
     def rows(self, domain: str, split: int) -> Tensor:
         """int64 indices of a domain's rows in one split, ascending."""
@@ -42,32 +54,48 @@ class Pack:
         return ((self.domains == number) & (self.split == split)).nonzero().flatten()
 
 
-def pack_of(data: DomainData, split_seed: int, images: Tensor | Encoded, digest: str) -> Pack:
-    """The data with these pixels, whose sha256 is ``digest``; a split is drawn if there is none.
+def pack_of(data: DomainData, split_seed: int, inputs: Tensor | Encoded, digest: str) -> Pack:
+    """The data with these inputs, whose sha256 is ``digest``; a split is drawn if there is none.
 
     BadInput names what breaks the contract of DomainData.
     """
-    count, names = len(images), data.domain_names
+    count, names = len(inputs), data.domain_names
     for column in ("labels", "domains", "split", "units", "groups"):
         values = getattr(data, column)
-        if values is not None and (values.dtype != torch.int64 or values.shape != (count,)):
-            raise BadInput(f"the dataset's {column} must be int64 of shape [{count}]")
-    _check_range("labels", data.labels, UNKNOWN, len(data.class_names))
+        wanted, words, shape = torch.int64, "int64", [count]
+        if column == "labels" and not data.class_names:
+            wanted, words = torch.float32, "float32, as there are no class_names,"
+        elif column == "groups" and values is not None and values.dtype == torch.bool:
+            wanted, words, shape = torch.bool, "bool", [count, len(data.group_names)]
+        if values is not None and (values.dtype != wanted or list(values.shape) != shape):
+            raise BadInput(f"the dataset's {column} must be {words} of shape {shape}")
+    if data.class_names:
+        _check_range("labels", data.labels, UNKNOWN, len(data.class_names))
+    elif data.labels.isinf().any():
+        raise BadInput("the dataset's labels must be finite, or NaN where nobody knows them")
     _check_range("domains", data.domains, 0, len(names))
-    if data.groups is not None:
-        _check_range("groups", data.groups, -1, len(data.group_names))
-    resolve_metric(data.metric, data.groups)
+    if data.groups is not None and data.groups.dtype != torch.bool:
+        named = len(data.group_names) or torch.iinfo(torch.int64).max
+        _check_range("groups", data.groups, -1, named)
+    if (inputs.ndim == 2) != bool(data.vocabulary):
+        raise BadInput("the dataset's texts need a vocabulary, and its images must have none")
+    if data.vocabulary and isinstance(inputs, Tensor):
+        _check_range("texts", inputs, PADDING, len(data.vocabulary))
+    resolve_metric(data.metric, data.groups, classes=bool(data.class_names))
     split = data.split
     if split is None:
         split = draw_split(data.labels, data.domains, data.units, names, split_seed)
     _check_range("split", split, TRAIN, TEST + 1)
     fingerprint = hashlib.sha256(digest.encode())
-    fingerprint.update(json.dumps([images.shape, data.class_names, names]).encode())
+    about: list[object] = [tuple(inputs.shape), data.class_names, names]
+    if data.vocabulary:
+        about.append(data.vocabulary)
+    fingerprint.update(json.dumps(about).encode())
     for values in (data.labels, data.domains, split, data.groups):
         if values is not None:
             fingerprint.update(values.contiguous().numpy().data)
     return Pack(
-        images,
+        inputs,
         data.labels,
         data.domains,
         split,
@@ -78,20 +106,24 @@ def pack_of(data: DomainData, split_seed: int, images: Tensor | Encoded, digest:
         data.metric,
         data.licence,
         fingerprint.hexdigest(),
+        data.vocabulary,
     )
 
 
 def in_memory(data: DomainData, split_seed: int = 0) -> Pack:
-    """The pack of data whose images are a tensor."""
-    assert not isinstance(data.images, ImageFiles), "files are prepared in a store"
-    return pack_of(data, split_seed, data.images, digest_of(data.images))
+    """The pack of data whose inputs are a tensor."""
+    assert not isinstance(data.inputs, ImageFiles), "files are prepared in a store"
+    return pack_of(data, split_seed, data.inputs, digest_of(data.inputs))
 
 
-def digest_of(images: Tensor) -> str:
-    """sha256 of the pixels; BadInput if they are no images."""
-    if images.dtype != torch.uint8 or images.ndim != 4:
-        raise BadInput("the dataset's images must be uint8 of shape [N, C, H, W]")
-    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
+def digest_of(inputs: Tensor) -> str:
+    """sha256 of the bytes; BadInput if they are neither images nor texts."""
+    if (inputs.ndim, inputs.dtype) not in INPUTS:
+        raise BadInput(
+            "the dataset's images must be uint8 or float16 of shape [N, C, H, W], and its texts "
+            "int32 of shape [N, L]"
+        )
+    return hashlib.sha256(inputs.contiguous().numpy().data).hexdigest()
 
 
 def _check_range(column: str, values: Tensor, low: int, end: int) -> None:
@@ -101,17 +133,18 @@ def _check_range(column: str, values: Tensor, low: int, end: int) -> None:
 
 def check_shift(pack: Pack, labelled: Sequence[str], targets: Sequence[str], shift: str) -> None:
     """BadInput if the shift cannot be learned or scored at all."""
-    known = {name: set(pack.labels[pack.rows(name, TRAIN)].tolist()) for name in labelled}
-    classes = set().union(*known.values()) - {UNKNOWN}
     for name in labelled:
         for split, word in ((TRAIN, "training"), (VAL, "validation")):
-            if not (pack.labels[pack.rows(name, split)] != UNKNOWN).any():
+            if not len(pack.with_label(pack.rows(name, split))):
                 raise BadInput(f"shift {shift}: domain {name!r} has no labelled {word} rows")
+    rows = torch.cat([pack.with_label(pack.rows(name, TRAIN)) for name in labelled])
+    classes = set(pack.labels[rows].tolist())
     for name in targets:
-        if not (pack.labels[pack.rows(name, TEST)] != UNKNOWN).any():
+        tests = pack.with_label(pack.rows(name, TEST))
+        if not len(tests):
             raise BadInput(f"shift {shift}: domain {name!r} has no labelled test rows")
-        wanted = set(pack.labels[pack.rows(name, TEST)].tolist()) - {UNKNOWN}
-        if not wanted & classes:
+        wanted = set(pack.labels[tests].tolist())
+        if pack.class_names and not wanted & classes:
             mine = ", ".join(pack.class_names[label] for label in sorted(wanted)) or "none"
             theirs = ", ".join(pack.class_names[label] for label in sorted(classes))
             raise BadInput(

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchbench.contracts import DomainData, ImageFiles
 from benchbench.data.encoded import SUFFIX, Encoded, starts_of
-from benchbench.data.images import read_image
+from benchbench.data.images import pixels_of, read_image
 from benchbench.data.pack import Pack, digest_of, pack_of
 from benchbench.store import Store, enough_space, key_of, writing
 from benchbench.terms import BadInput
@@ -63,7 +63,7 @@ def prepared(
     columns = {"labels": pack.labels, "domains": pack.domains, "split": pack.split}
     if pack.groups is not None:
         columns["groups"] = pack.groups
-    short = {name: column.to(torch.int32) for name, column in columns.items()}
+    short = {n: c.to(torch.int32) if c.dtype == torch.int64 else c for n, c in columns.items()}
     note = {
         **{name: getattr(pack, name) for name in NOTED},
         "dataset": identity["dataset"],
@@ -84,28 +84,31 @@ def verified(
     place = pixels_in(store) / kept.note["pixels"]
     pack = _opened(kept.tensors, kept.note, store)
     assert pack is not None
-    if isinstance(data.images, ImageFiles):
-        if listed(data.images, place.parent).stem != place.stem:
+    if isinstance(data.inputs, ImageFiles):
+        if listed(data.inputs, place.parent).stem != place.stem:
             return [f"files of {identity['dataset']} have changed since it was prepared"]
         digest = json.loads(place.with_suffix(".json").read_text())["sha256"]
     else:
-        digest = digest_of(data.images)
+        digest = digest_of(data.inputs)
     faults = []
-    if _digest(pack.images) != digest:
+    if _digest(pack.inputs) != digest:
         faults.append(f"the pixels in {place} are not those that were decoded; delete it")
-    if pack_of(data, split_seed, pack.images, digest).fingerprint != pack.fingerprint:
+    if pack_of(data, split_seed, pack.inputs, digest).fingerprint != pack.fingerprint:
         faults.append(f"labels, domains or splits of {identity['dataset']} have changed")
     return faults
 
 
-def _digest(images: Tensor | Encoded) -> str:
+def _digest(inputs: Tensor | Encoded) -> str:
     digest = hashlib.sha256()
-    for rows in torch.arange(len(images)).split(BLOCK):
-        digest.update(images[rows].contiguous().numpy().data)
+    for rows in torch.arange(len(inputs)).split(BLOCK):
+        digest.update(inputs[rows].contiguous().numpy().data)
     return digest.hexdigest()
 
 
-NOTED = ("class_names", "domain_names", "group_names", "metric", "licence", "fingerprint")
+NOTED = (
+    *("class_names", "domain_names", "group_names", "metric", "licence", "fingerprint"),
+    "vocabulary",
+)
 
 
 def prepare(data: DomainData, store: Store, split_seed: int, report: Report) -> tuple[Pack, Path]:
@@ -114,10 +117,10 @@ def prepare(data: DomainData, store: Store, split_seed: int, report: Report) -> 
     BadInput names images that cannot be decoded, or what breaks the contract of DomainData.
     """
     folder = pixels_in(store)
-    if isinstance(data.images, ImageFiles):
-        place, digest = decoded(data.images, folder, report)
+    if isinstance(data.inputs, ImageFiles):
+        place, digest = decoded(data.inputs, folder, report)
     else:
-        digest = digest_of(data.images)
+        digest = digest_of(data.inputs)
         place = folder / f"{digest[:32]}.npy"
         if not place.exists():
             with writing(store.root):
@@ -125,7 +128,7 @@ def prepare(data: DomainData, store: Store, split_seed: int, report: Report) -> 
                 partial = place.with_suffix(f".{os.getpid()}.part")
                 try:
                     with partial.open("wb") as file:
-                        np.save(file, data.images.numpy())
+                        np.save(file, data.inputs.numpy())
                     partial.replace(place)
                 finally:
                     partial.unlink(missing_ok=True)
@@ -150,7 +153,7 @@ def _opened(columns: Mapping[str, Tensor], note: Any, store: Store) -> Pack | No
     if not place.exists():
         return None
     tensors: dict[str, Any] = {"groups": None}
-    tensors |= {name: column.long() for name, column in columns.items()}
+    tensors |= {n: c.long() if c.dtype == torch.int32 else c for n, c in columns.items()}
     words = {name: note[name] for name in NOTED}
     words = {n: tuple(word) if isinstance(word, list) else word for n, word in words.items()}
     return Pack(opened(place), **tensors, **words)
@@ -159,8 +162,8 @@ def _opened(columns: Mapping[str, Tensor], note: Any, store: Store) -> Pack | No
 def _stats(data: DomainData) -> list[Stat]:
     """Of everything the data were read from; of many images, of some that are evenly spread."""
     paths = [str(path.resolve()) for path in data.sources]
-    if isinstance(data.images, ImageFiles):
-        root, every = data.images.root.resolve(), data.images.paths
+    if isinstance(data.inputs, ImageFiles):
+        root, every = data.inputs.root.resolve(), data.inputs.paths
         chosen = every[:: max(1, -(-len(every) // LOOKED_AT))]
         paths += [f"{root}{os.sep}{path}" for path in chosen]
     return [_stat(path) for path in paths]
@@ -184,7 +187,7 @@ def changed_file(files: Sequence[Sequence[Any]]) -> str | None:
 
 
 def decoded(files: ImageFiles, folder: Path, report: Report) -> tuple[Path, str]:
-    """Where the pixels uint8 [N, 3, size, size] lie, and their sha256.
+    """Where the pixels [N, channels, size, size] lie, and their sha256.
 
     They are decoded again only if a file's place, name, size or time of change is another. A
     second process that wants the same waits for the first.
@@ -212,14 +215,19 @@ def _found(note: Path) -> tuple[Path, str] | None:
     return (place, digest) if place.exists() else None
 
 
-def pixels_of(files: ImageFiles) -> int:
-    return 3 * len(files) * files.size**2
+def dtype_of(files: ImageFiles) -> np.dtype:
+    return np.dtype(np.float16 if files.reader else np.uint8)
+
+
+def bytes_of(files: ImageFiles) -> int:
+    """What the pixels take."""
+    return len(files) * files.channels * files.size**2 * dtype_of(files).itemsize
 
 
 def too_large(files: ImageFiles, folder: Path) -> bool:
     """Whether the pixels would not fit where the files' own bytes would."""
     free = shutil.disk_usage(folder).free
-    if pixels_of(files) <= free:
+    if files.reader or bytes_of(files) <= free:
         return False
     root = files.root.resolve()
     return sum(_stat(f"{root}{os.sep}{path}")[1] for path in files.paths) < 0.9 * free
@@ -275,7 +283,9 @@ def _say(note: Path, form: str, digest: str, files: ImageFiles) -> None:
 
 def listed(files: ImageFiles, folder: Path) -> Path:
     """Where the files' pixels belong: a name made of theirs, their sizes and times of change."""
-    how = [files.size] if files.crop is None else [files.size, files.crop]
+    how: list[Any] = [files.size] if files.crop is None else [files.size, files.crop]
+    if files.reader:
+        how += [files.reader.__module__, files.reader.__qualname__, files.channels]
     root = files.root.resolve()
     listing = hashlib.sha256(f"{how}\0{root}\n".encode())
     for path in files.paths:
@@ -315,7 +325,7 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
 
     def read(row: int) -> None:
         try:
-            pixels[row] = read_image(root / files.paths[row], files.size, files.crop)
+            pixels[row] = pixels_of(files, root / files.paths[row])
         except BadInput as error:
             broken[row] = error
 
@@ -326,9 +336,9 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
                 pixels = np.lib.format.open_memmap(partial, "r+")
             else:
                 progress.unlink(missing_ok=True)
-                enough_space(store, pixels_of(files))
-                shape = (count, 3, files.size, files.size)
-                pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+                enough_space(store, bytes_of(files))
+                shape = (count, files.channels, files.size, files.size)
+                pixels = np.lib.format.open_memmap(partial, "w+", dtype_of(files), shape)
                 if hasattr(os, "posix_fallocate"):  # a full disk ends a mapping in SIGBUS
                     with partial.open("r+b") as file:
                         os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)

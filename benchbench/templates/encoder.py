@@ -11,7 +11,7 @@ class MyIdea(nn.Module):
     def __init__(self, task, *, patch=4, width=96):
         super().__init__()
         self.num_features = width
-        self.embed = nn.Conv2d(task.image_shape[0], width, patch, patch)
+        self.embed = nn.Conv2d(task.input_shape[0], width, patch, patch)
         self.norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import Batch, Supervised, Task, known_cross_entropy
+from benchbench import Batch, Supervised, Task, supervised_loss
 from benchbench_adversarial.reversal import ReverseGradient, mlp
 
 LARGEST = 4096  # of a conditional map; a larger one is projected at random
@@ -21,6 +21,7 @@ class DANN(Supervised):
     """
 
     reads = {"labels", "domains"}
+    regresses = True
 
     def __init__(
         self, encoder: nn.Module, task: Task, *, weight: float = 1.0, width: int = 1024
@@ -33,7 +34,7 @@ class DANN(Supervised):
         z = encoder(batch.views[0])
         reversed_z = ReverseGradient.apply(z, self.weight * warm_up(batch.progress))
         domain_logits = self.discriminator(reversed_z).float()
-        loss = known_cross_entropy(self.predict(z), batch.labels)
+        loss = supervised_loss(self.predict(z), batch.labels)
         return loss + F.cross_entropy(domain_logits, batch.domains)
 
 
@@ -75,7 +76,7 @@ class CDAN(Supervised):
             joint = outer(reversed_z, p)
         rows = F.cross_entropy(self.discriminator(joint).float(), batch.domains, reduction="none")
         weight = certainty(p) if self.entropy else torch.ones_like(rows)
-        return known_cross_entropy(logits, batch.labels) + (weight * rows).mean()
+        return supervised_loss(logits, batch.labels) + (weight * rows).mean()
 
 
 def outer(z: Tensor, p: Tensor) -> Tensor:

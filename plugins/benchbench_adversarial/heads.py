@@ -10,8 +10,8 @@ from benchbench import (
     Objective,
     Supervised,
     Task,
-    known_cross_entropy,
     mean_where,
+    supervised_loss,
 )
 from benchbench_adversarial.domains import warm_up
 from benchbench_adversarial.reversal import ReverseGradient, check_positive, mlp
@@ -37,7 +37,7 @@ class MCD(Objective):
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
         z = encoder(batch.views[0])
-        fit = sum(known_cross_entropy(head(z), batch.labels) for head in (self.one, self.other))
+        fit = sum(supervised_loss(head(z), batch.labels) for head in (self.one, self.other))
         reversed_z = ReverseGradient.apply(z, self.weight * warm_up(batch.progress))
         p, q = (head(reversed_z).float().softmax(1) for head in (self.one, self.other))
         return fit - mean_where(discrepancy(p, q), batch.labels == UNKNOWN)
@@ -80,7 +80,7 @@ class MDD(Supervised):
         unlabelled = batch.labels == UNKNOWN
         agree, contradict = disparity(logits.detach(), self.adversary(reversed_z).float())
         play = self.margin * mean_where(agree, ~unlabelled) + mean_where(contradict, unlabelled)
-        return known_cross_entropy(logits, batch.labels) + play
+        return supervised_loss(logits, batch.labels) + play
 
 
 def disparity(logits: Tensor, adversary: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,9 @@ class VADA(DANN):
     ``radius`` is that of the change for images in [0, 1]; the authors' 3.5 is for [−1, 1].
     """
 
+    modalities = {"image"}
+    regresses = False
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -56,6 +59,7 @@ class DIRTT(Supervised):
     """
 
     begins = "head"
+    modalities = {"image"}
     reads = frozenset()
 
     def __init__(

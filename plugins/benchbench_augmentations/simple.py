@@ -36,7 +36,7 @@ def random_resized_crop(
     check_pair("random_resized_crop: ratio", ratio, 0.01, 100)
     if size is not None and not 1 <= size <= 4096:
         raise BadInput(f"random_resized_crop: size = {size} should be between 1 and 4096")
-    shape = task.image_shape[1:] if size is None else (size, size)
+    shape = task.input_shape[1:] if size is None else (size, size)
     return lambda images: operations.resized_crop(images, *draw_boxes(images, scale, ratio), shape)
 
 
@@ -97,7 +97,7 @@ def color_jitter(
         (operations.adjust_saturation, 1, saturation),
         (operations.adjust_hue, 0, hue),
     ]
-    if task.image_shape[0] == 1:
+    if task.input_shape[0] == 1:
         del steps[2:]
     steps = [step for step in steps if step[2] > 0]
 
@@ -125,7 +125,7 @@ def gaussian_blur(
 
     None is a tenth of the shorter side, made odd, and at least 3.
     """
-    side = min(task.image_shape[1:])
+    side = min(task.input_shape[1:])
     size = max(3, side // 20 * 2 + 1) if kernel_size is None else kernel_size
     if not (isinstance(size, int) and size % 2 == 1 and 3 <= size < 2 * side):
         raise BadInput(
@@ -235,6 +235,6 @@ def check_pair(option: str, pair: Pair, low: float, high: float) -> None:
 
 
 def check_channels(owner: str, task: Task) -> None:
-    channels = task.image_shape[0]
+    channels = task.input_shape[0]
     if channels not in (1, 3):
         raise BadInput(f"{owner} is for images of 1 or 3 channels, not of {channels}")

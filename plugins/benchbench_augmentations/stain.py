@@ -18,8 +18,8 @@ def stain_jitter(task: Task, *, sigma: float = 0.1, p: float = 1.0) -> Callable[
     Tellez et al. 2018 (arXiv:1808.05896), the targeted augmentation of Gao et al. 2023
     (arXiv:2302.11861) for Camelyon17. Densities are −log₁₀ of the colours, unmixed.
     """
-    if task.image_shape[0] != 3:
-        raise BadInput(f"stain_jitter is for images of 3 channels, not of {task.image_shape[0]}")
+    if task.input_shape[0] != 3:
+        raise BadInput(f"stain_jitter is for images of 3 channels, not of {task.input_shape[0]}")
     if not 0 <= sigma < 10:
         raise BadInput(f"stain_jitter: sigma = {sigma} should be in [0, 10)")
     if not 0 <= p <= 1:

@@ -24,7 +24,7 @@ def randaugment(task: Task, *, n: int = 2, magnitude: int = 9, fill: float = 0.5
     operations. Beyond a moved image lies ``fill``.
     """
     simple.check_channels("randaugment", task)
-    _, height, width = task.image_shape
+    _, height, width = task.input_shape
     simple.check("randaugment: n", n, 1, 100)
     simple.check("randaugment: magnitude", magnitude, 0, STRENGTHS)
     simple.check("randaugment: fill", fill, 0, 1)

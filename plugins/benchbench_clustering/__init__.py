@@ -33,7 +33,7 @@ class SwAV(Objective):
         hidden: int = 512,
         width: int = 128,
     ) -> None:
-        count = 10 * task.num_classes if prototypes is None else prototypes
+        count = (10 * task.num_classes or 1000) if prototypes is None else prototypes
         if min(count, hidden, width, iterations) < 1 or min(small, queue) < 0:
             raise BadInput(
                 "swav: sizes and iterations should be positive, small and queue not less"

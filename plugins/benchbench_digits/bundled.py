@@ -118,7 +118,7 @@ def digits(root: Path, *, size: int = 32, seed: int = 0) -> DomainData:
     for i, image in enumerate(drawn):
         images[i] = image.transpose(2, 0, 1)
     return DomainData(
-        images=torch.from_numpy(images),
+        inputs=torch.from_numpy(images),
         labels=torch.tensor([row.label for row in rows]),
         domains=torch.tensor([0] * len(scans) + [1] * len(photos) + [2] * len(glyphs)),
         class_names=tuple("0123456789"),

@@ -19,7 +19,7 @@ class SmallCNN(nn.Module):
     def __init__(self, task: Task, *, width: int = 24, standardise: bool = False) -> None:
         super().__init__()
         self.standardise = standardise
-        sizes = [task.image_shape[0], width, 2 * width, 4 * width, 8 * width]
+        sizes = [task.input_shape[0], width, 2 * width, 4 * width, 8 * width]
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(
@@ -72,7 +72,7 @@ def timm_encoder(
     """
     import timm
 
-    channels, height, width = task.image_shape
+    channels, height, width = task.input_shape
     if not timm.is_model(model):
         near = timm.list_models(f"*{model[:6]}*")[:3] or ["resnet18", "vit_small_patch16_224"]
         raise BadInput(f"timm has no model {model!r}; it has {', '.join(near)} and more")

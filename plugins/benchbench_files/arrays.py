@@ -72,7 +72,7 @@ def arrays(
                 split[drawn_val(train, labels, units, f"{seed}/{name}")] = VAL
         split = torch.from_numpy(split)
     return DomainData(
-        images=torch.from_numpy(np.concatenate([part["images"] for part in parts])),
+        inputs=torch.from_numpy(np.concatenate([part["images"] for part in parts])),
         labels=torch.from_numpy(labels),
         domains=torch.from_numpy(domains),
         class_names=class_names,

@@ -54,7 +54,7 @@ def table(
         raise BadInput(f"{place} has no groups, which metric='worst_group' needs")
     told_apart = metric == "worst_group"
     return DomainData(
-        images=ImageFiles(top, tuple(seen), size),
+        inputs=ImageFiles(top, tuple(seen), size),
         labels=codes(rows, "label", class_names),
         domains=codes(rows, "domain", domain_names),
         class_names=tuple(class_names),

@@ -63,7 +63,7 @@ def folder(
         split = torch.tensor([SPLITS[part[1]] for part in parts])
         split[drawn_val(parts, seed)] = VAL
     return DomainData(
-        images=ImageFiles(top, tuple(images), size),
+        inputs=ImageFiles(top, tuple(images), size),
         labels=torch.tensor([class_index[part[-2]] for part in parts]),
         domains=torch.tensor([domain_names.index(part[0]) for part in parts]),
         class_names=tuple(class_names),

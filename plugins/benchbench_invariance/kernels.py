@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from benchbench import UNKNOWN, Batch, Supervised, Task, known_cross_entropy
+from benchbench import Batch, Supervised, Task, is_known, supervised_loss
 
 BANDWIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)  # multiples of the mean squared distance in the batch
 OF_PREDICTIONS = 0.92 * 2**0.5  # the width that the authors' code of JAN takes for probabilities
@@ -17,6 +17,8 @@ class DAN(Supervised):
     mean squared distance, as in the authors' code, times ``weight``.
     """
 
+    regresses = True
+
     def __init__(self, encoder: nn.Module, task: Task, *, weight: float = 1.0) -> None:
         super().__init__(encoder, task)
         self.weight = weight
@@ -24,10 +26,10 @@ class DAN(Supervised):
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
         z = encoder(batch.views[0])
         logits = self.predict(z)
-        loss = known_cross_entropy(logits, batch.labels)
+        loss = supervised_loss(logits, batch.labels)
         with torch.autocast(z.device.type, enabled=False):  # it subtracts what is nearly equal
             similarity = self.similarity(z.float(), logits.float())
-            return loss + self.weight * mmd(similarity, batch.labels == UNKNOWN)
+            return loss + self.weight * mmd(similarity, ~is_known(batch.labels))
 
     def similarity(self, z: Tensor, logits: Tensor) -> Tensor:
         return gaussians(z)
@@ -39,6 +41,8 @@ class JAN(DAN):
     The MMD of features and predictions together: as `dan`, with the kernel of features times one of
     predicted probabilities.
     """
+
+    regresses = False
 
     def similarity(self, z: Tensor, logits: Tensor) -> Tensor:
         p = logits.softmax(1)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from benchbench import Batch, Supervised, Task, known_cross_entropy
+from benchbench import Batch, Supervised, Task, supervised_loss
 
 
 class AFN(Supervised):
@@ -12,6 +12,8 @@ class AFN(Supervised):
     Stepwise: the norm of every row's features, labelled or not, is drawn ``step``
     beyond what it is. With ``radius`` the mean norm is drawn there instead.
     """
+
+    regresses = True
 
     def __init__(
         self,
@@ -32,7 +34,7 @@ class AFN(Supervised):
             drawn = stepwise(norms, self.step)
         else:
             drawn = (norms.mean() - self.radius).square()
-        return known_cross_entropy(self.predict(z), batch.labels) + self.weight * drawn
+        return supervised_loss(self.predict(z), batch.labels) + self.weight * drawn
 
 
 def stepwise(norms: Tensor, step: float) -> Tensor:

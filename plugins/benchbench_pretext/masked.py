@@ -20,6 +20,7 @@ class MAE(Objective):
     tells the pixels of the others, each patch normalised on its own.
     """
 
+    modalities = {"image"}
     n_views = 1
 
     def __init__(
@@ -43,7 +44,7 @@ class MAE(Objective):
         self.patch_size: tuple[int, int] = patch_embed.patch_size
         count = patch_embed.num_patches
         self.kept = min(max(round((1 - mask) * count), 1), count - 1)
-        pixels = task.image_shape[0] * self.patch_size[0] * self.patch_size[1]
+        pixels = task.input_shape[0] * self.patch_size[0] * self.patch_size[1]
         self.inlet = nn.Linear(encoder.num_features, width)
         self.blank = nn.Parameter(0.02 * torch.randn(width))
         self.places = nn.Parameter(0.02 * torch.randn(count, width))

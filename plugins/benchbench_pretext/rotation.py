@@ -14,10 +14,11 @@ class RotNet(Objective):
     the paper shows all four, so that an image counts once for every objective.
     """
 
+    modalities = {"image"}
     n_views = 1
 
     def __init__(self, encoder: nn.Module, task: Task) -> None:
-        _, height, width = task.image_shape
+        _, height, width = task.input_shape
         if height != width:
             raise BadInput(f"rotnet needs square images, not {height} × {width}")
         super().__init__()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from benchbench import UNKNOWN, BadInput, Batch, Supervised, Task, known_cross_entropy
+from benchbench import UNKNOWN, BadInput, Batch, Supervised, Task, supervised_loss
 
 
 class MCC(Supervised):
@@ -21,7 +21,7 @@ class MCC(Supervised):
         logits = self.predict(encoder(batch.views[0])).float()
         with torch.autocast(logits.device.type, enabled=False):
             confused = class_confusion(logits, batch.labels == UNKNOWN, self.temperature)
-        return known_cross_entropy(logits, batch.labels) + self.weight * confused
+        return supervised_loss(logits, batch.labels) + self.weight * confused
 
 
 def class_confusion(logits: Tensor, chosen: Tensor, temperature: float) -> Tensor:
@@ -47,7 +47,7 @@ class BNM(Supervised):
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
         logits = self.predict(encoder(batch.views[0])).float()
         norm = batch_nuclear_norm(logits, batch.labels == UNKNOWN)
-        return known_cross_entropy(logits, batch.labels) - self.weight * norm
+        return supervised_loss(logits, batch.labels) - self.weight * norm
 
 
 def batch_nuclear_norm(logits: Tensor, chosen: Tensor) -> Tensor:

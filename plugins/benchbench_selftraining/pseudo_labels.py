@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import UNKNOWN, BadInput, Batch, Supervised, Task, known_cross_entropy, mean_where
+from benchbench import UNKNOWN, BadInput, Batch, Supervised, Task, mean_where, supervised_loss
 
 
 class FromHead(Supervised):
@@ -46,7 +46,7 @@ class PseudoLabel(FromHead):
         logits = self.predict(encoder(batch.views[0])).float()
         rows = confident_cross_entropy(logits, logits.detach(), self.threshold)
         weight = self.weight * min(batch.progress / 0.4, 1.0)
-        loss = known_cross_entropy(logits, batch.labels)
+        loss = supervised_loss(logits, batch.labels)
         return loss + weight * mean_where(rows, batch.labels == UNKNOWN)
 
 
@@ -78,7 +78,7 @@ class FixMatch(FromHead):
         both = torch.cat([batch.views[0], batch.weak[0]])
         strong, weak = self.predict(encoder(both)).float().chunk(2)
         rows = confident_cross_entropy(strong, weak.detach(), self.threshold)
-        loss = known_cross_entropy(strong, batch.labels)
+        loss = supervised_loss(strong, batch.labels)
         return loss + self.weight * mean_where(rows, batch.labels == UNKNOWN)
 
 
@@ -110,7 +110,7 @@ class NoisyStudent(Supervised):
             wanted = self.teacher.eval()(batch.weak[0]).argmax(1)
         logits = self.predict(encoder(batch.views[0])).float()
         rows = F.cross_entropy(logits, wanted, reduction="none")
-        loss = known_cross_entropy(logits, batch.labels)
+        loss = supervised_loss(logits, batch.labels)
         return loss + mean_where(rows, batch.labels == UNKNOWN)
 
     def predict(self, z: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class SENTRY(FromHead):
         shares = F.one_hot(self.recent, weak.shape[1]).float().mean(0)
         spread = (weak.softmax(1) * (shares + 1e-6).log()).sum(1)
         selective = selective_entropy(weak.detach(), torch.stack(committee))
-        loss = known_cross_entropy(committee[0], batch.labels)
+        loss = supervised_loss(committee[0], batch.labels)
         loss = loss + self.balance * mean_where(spread, chosen)
         return loss + self.weight * mean_where(selective, chosen)
 

@@ -12,19 +12,21 @@ from benchbench import (
     Supervised,
     Task,
     hookimpl,
-    known_cross_entropy,
+    supervised_loss,
 )
 
 
 class CrossEntropy(Supervised):
-    """Cross-entropy of a linear head on the labelled rows."""
+    """Cross-entropy of a linear head on the labelled rows, or the squared error of numbers."""
+
+    regresses = True
 
     def __init__(self, encoder: nn.Module, task: Task, encoder_lr: float) -> None:
         super().__init__(encoder, task)
         self.encoder_lr = encoder_lr
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
-        return known_cross_entropy(self.predict(encoder(batch.views[0])), batch.labels)
+        return supervised_loss(self.predict(encoder(batch.views[0])), batch.labels)
 
 
 class LPFT(CrossEntropy):
@@ -50,6 +52,8 @@ class Mixup(Supervised):
     λ ~ Beta(``alpha``, ``alpha``), one for a batch as in the authors' code. A row whose label is
     hidden counts for nothing, alone or as a partner: let it see the source only.
     """
+
+    modalities = {"image"}
 
     def __init__(self, encoder: nn.Module, task: Task, *, alpha: float = 0.2) -> None:
         if alpha < 0.01:  # in 32 bits both of the draws it is made of may be zero, and it then is ½

@@ -21,15 +21,15 @@ import numpy as np
 from benchbench import BadInput
 
 
-def read(module: str, name: str, root: Path, **options: Any) -> Any:
-    """The dataset of class ``name``, as `wilds` reads it below ``root``.
+def read(module: str, name: str, root: Path, *objects: str, **options: Any) -> Any:
+    """The dataset of class ``name``, as `wilds` reads it below ``root``; see pandas_of_2022.
 
     BadInput if its files are not as their authors published them.
     """
     with quiet_import():
         found = import_module(f"wilds.datasets.{module}")
     try:
-        with pandas_of_2022(), redirect_stdout(sys.stderr), catch_warnings():
+        with pandas_of_2022(*objects), redirect_stdout(sys.stderr), catch_warnings():
             simplefilter("ignore")  # of empty groups and read-only arrays, which do no harm here
             return getattr(found, name)(root_dir=str(root), download=False, **options)
     except (OSError, LookupError, ValueError, TypeError, AssertionError, AttributeError) as error:
@@ -57,16 +57,17 @@ def quiet_import() -> Iterator[None]:
 
 
 @contextmanager
-def pandas_of_2022() -> Iterator[None]:
+def pandas_of_2022(*objects: str) -> Iterator[None]:
     """What wilds 2.0.0 expects of pandas, while a dataset is read.
 
     fmow: timestamps with and without fractions of seconds in one column, which `to_datetime`
     refuses since pandas 2 (p-lambda/wilds issue 146). rxrx1: it writes to `Series.values`, which
-    is read-only since pandas 3.
+    is read-only since pandas 3. civilcomments: it writes numbers into a column of texts, which
+    is no longer of objects since pandas 3; ``objects`` names columns that shall be.
     """
     import pandas as pd
 
-    values, to_datetime = pd.Series.values, pd.to_datetime
+    values, to_datetime, read_csv = pd.Series.values, pd.to_datetime, pd.read_csv
 
     def writable(series: Any) -> Any:
         array = values.fget(series)
@@ -74,7 +75,9 @@ def pandas_of_2022() -> Iterator[None]:
 
     pd.Series.values = property(writable)
     pd.to_datetime = partial(to_datetime, format="ISO8601")
+    if objects:
+        pd.read_csv = partial(read_csv, dtype=dict.fromkeys(objects, object))
     try:
         yield
     finally:
-        pd.Series.values, pd.to_datetime = values, to_datetime
+        pd.Series.values, pd.to_datetime, pd.read_csv = values, to_datetime, read_csv

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +15,13 @@ from benchbench import TRAIN, UNKNOWN, VAL, DomainData, ImageFiles
 
 @dataclass(frozen=True)
 class Rows:
-    """Some images, with what is known of each."""
+    """Some images or texts, with what is known of each."""
 
-    paths: Sequence[str]  # below the data folder
+    items: Sequence[str]  # paths below the data folder, or the texts themselves
     domains: np.ndarray  # [N], into the dataset's domain names
     split: np.ndarray  # [N] of TRAIN, VAL, TEST; a row with −1 is left out
     labels: np.ndarray | None = None  # None: there are none, whatever the files say
-    groups: np.ndarray | None = None
+    groups: np.ndarray | None = None  # int [N], or bool [N, G]
 
 
 def described(
@@ -30,42 +31,51 @@ def described(
     *,
     class_names: Sequence[str],
     domain_names: Sequence[str],
-    licence: str,
-    sources: Sequence[Path],
     group_names: Sequence[str] = (),
-    metric: str = "accuracy",
+    reader: Callable[[Path], np.ndarray] | None = None,
+    channels: int = 3,
+    **said: Any,
 ) -> DomainData:
-    keep = [part.split >= 0 for part in parts]
-    paths = [path for part, kept in zip(parts, keep, strict=True) for path in chosen(part, kept)]
-
-    def column(name: str, absent: int) -> torch.Tensor:
-        columns = []
-        for part, kept in zip(parts, keep, strict=True):
-            values = getattr(part, name)
-            whole = np.full(len(part.paths), absent) if values is None else np.asarray(values)
-            columns.append(whole[kept])
-        return torch.from_numpy(np.concatenate(columns).astype(np.int64))
-
-    has_groups = any(part.groups is not None for part in parts)
+    """Images, as `DomainData` and `ImageFiles` want them said."""
+    paths, columns = joined(parts, numbers=not class_names)
     return DomainData(
-        ImageFiles(root, paths, size),
-        labels=column("labels", UNKNOWN),
-        domains=column("domains", 0),
+        ImageFiles(root, paths, size, reader=reader, channels=channels),
         class_names=tuple(class_names),
         domain_names=tuple(domain_names),
-        split=column("split", TRAIN),
-        groups=column("groups", -1) if has_groups else None,
         group_names=tuple(group_names),
-        metric=metric,
-        licence=licence,
-        sources=tuple(sources),
+        **columns,
+        **said,
     )
+
+
+def joined(
+    parts: Sequence[Rows], *, numbers: bool = False
+) -> tuple[list[str], dict[str, torch.Tensor]]:
+    """All items, and their columns; ``numbers``: whether labels are."""
+    keep = [part.split >= 0 for part in parts]
+    items = [item for part, kept in zip(parts, keep, strict=True) for item in chosen(part, kept)]
+    absent = {"labels": np.nan if numbers else UNKNOWN, "domains": 0, "split": TRAIN}
+    groups = [part.groups for part in parts if part.groups is not None]
+    if groups:
+        absent["groups"] = -1 if groups[0].ndim == 1 else False
+    columns = {}
+    for name, value in absent.items():
+        given = [getattr(part, name) for part in parts]
+        wide = groups[0].shape[1:] if name == "groups" else ()
+        whole = [
+            np.full((len(part.items), *wide), value) if column is None else np.asarray(column)
+            for part, column in zip(parts, given, strict=True)
+        ]
+        column = np.concatenate([rows[kept] for rows, kept in zip(whole, keep, strict=True)])
+        kind = np.float32 if numbers and name == "labels" else np.int64
+        columns[name] = torch.from_numpy(column if column.dtype == bool else column.astype(kind))
+    return items, columns
 
 
 def chosen(part: Rows, kept: np.ndarray) -> Sequence[str]:
     if kept.all():
-        return part.paths
-    return [part.paths[row] for row in kept.nonzero()[0]]
+        return part.items
+    return [part.items[row] for row in kept.nonzero()[0]]
 
 
 def coded(codes: np.ndarray, meaning: Mapping[int, int], otherwise: int = -1) -> np.ndarray:

@@ -26,19 +26,19 @@ def pack(tmp_path):
 
 
 def test_a_step_asked_for_out_of_order_is_the_same(pack):
-    feed = Feed(pack, pack.images, ("left", "right"), ("left",), 20, 3, CPU)
-    forward = [feed(step).images for step in range(30)]
-    backward = [feed(step).images for step in reversed(range(30))]
+    feed = Feed(pack, pack.inputs, ("left", "right"), ("left",), 20, 3, CPU)
+    forward = [feed(step).inputs for step in range(30)]
+    backward = [feed(step).inputs for step in reversed(range(30))]
     assert all(torch.equal(a, b) for a, b in zip(forward, reversed(backward), strict=True))
-    other = Feed(pack, pack.images, ("left", "right"), ("left",), 20, 4, CPU)
-    assert not torch.equal(other(0).images, forward[0])
+    other = Feed(pack, pack.inputs, ("left", "right"), ("left",), 20, 4, CPU)
+    assert not torch.equal(other(0).inputs, forward[0])
 
 
 def test_an_epoch_meets_every_training_row_once_and_no_other(pack):
     for size in (24, 18):  # a divisor of the 72 rows of a domain, and a step that spans epochs
-        feed = Feed(pack, pack.images, ("left",), ("left",), size, 0, CPU)
-        drawn = [tuple(image.flatten().tolist()) for s in range(12) for image in feed(s).images]
-        rows = pack.images[pack.rows("left", TRAIN)]
+        feed = Feed(pack, pack.inputs, ("left",), ("left",), size, 0, CPU)
+        drawn = [tuple(image.flatten().tolist()) for s in range(12) for image in feed(s).inputs]
+        rows = pack.inputs[pack.rows("left", TRAIN)]
         wanted = {tuple(image.flatten().tolist()) for image in rows}
         assert set(drawn) == wanted
         counts = Counter(drawn[: 72 * (len(drawn) // 72)])
@@ -46,11 +46,11 @@ def test_an_epoch_meets_every_training_row_once_and_no_other(pack):
 
 
 def test_domains_are_met_equally_and_only_labelled_domains_show_labels(pack):
-    rows = Feed(pack, pack.images, ("left", "right", "odd"), ("right",), 20, 0, CPU)(5)
+    rows = Feed(pack, pack.inputs, ("left", "right", "odd"), ("right",), 20, 0, CPU)(5)
     assert torch.bincount(rows.domains).tolist() == [7, 7, 6]
     assert (rows.labels[rows.domains != 1] == UNKNOWN).all()
     assert (rows.labels[rows.domains == 1] != UNKNOWN).all()
-    where = [(pack.images == image).flatten(1).all(1).nonzero().item() for image in rows.images]
+    where = [(pack.inputs == image).flatten(1).all(1).nonzero().item() for image in rows.inputs]
     assert torch.equal(pack.domains[where], rows.domains)
     right = rows.domains == 1
     assert torch.equal(pack.labels[where][right], rows.labels[right])
@@ -67,34 +67,34 @@ def test_where_labels_are_read_only_rows_that_have_one_are_drawn(pack):
     rows = pack.rows("left", TRAIN)
     some[rows[::3]] = UNKNOWN
     partly = replace(pack, labels=some)
-    read = Feed(partly, pack.images, ("left", "right"), ("left",), 20, 0, CPU)
-    unread = Feed(partly, pack.images, ("left", "right"), (), 20, 0, CPU)
+    read = Feed(partly, pack.inputs, ("left", "right"), ("left",), 20, 0, CPU)
+    unread = Feed(partly, pack.inputs, ("left", "right"), (), 20, 0, CPU)
     left = [(feed(step).labels[:10] != UNKNOWN).tolist() for feed in (read,) for step in range(20)]
     assert all(all(known) for known in left)
     assert len(unread.pools[0]) == len(rows) > len(read.pools[0])
     assert len(read.pools[1]) == len(pack.rows("right", TRAIN))
     with pytest.raises(BadInput, match=f"'left' per step, but it has {len(read.pools[0])} train"):
-        Feed(partly, pack.images, ("left", "right"), ("left",), 2 * len(rows), 0, CPU)
+        Feed(partly, pack.inputs, ("left", "right"), ("left",), 2 * len(rows), 0, CPU)
 
 
 def test_encoded_images_are_fed_and_read_off_as_pixels_are(pack, tmp_path):
     place = tmp_path / "all.bytes"
     contents = []
-    for image in pack.images:
+    for image in pack.inputs:
         buffer = io.BytesIO()
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG")
         contents.append(buffer.getvalue())
     place.write_bytes(b"".join(contents))
     np.save(starts_of(place), np.cumsum([0, *map(len, contents)]))
-    encoded = Encoded(place, pack.images.shape[2], None)
+    encoded = Encoded(place, pack.inputs.shape[2], None)
     assert resident(encoded, CPU) is encoded
     for step in (0, 7):
         rows, wanted = (
             Feed(pack, images, ("left", "right"), ("left",), 20, 3, CPU)(step)
-            for images in (encoded, pack.images)
+            for images in (encoded, pack.inputs)
         )
-        assert torch.equal(rows.images, wanted.images)
+        assert torch.equal(rows.inputs, wanted.inputs)
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     index = torch.tensor([5, 3, 300])
-    z, wanted = (extract(network, images, index, CPU) for images in (encoded, pack.images))
+    z, wanted = (extract(network, images, index, CPU) for images in (encoded, pack.inputs))
     assert torch.equal(z, wanted)

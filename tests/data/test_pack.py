@@ -40,7 +40,7 @@ def files(tmp_path):
     columns = tiny(None, rows=1)
     return replace(
         columns,
-        images=ImageFiles(tmp_path, tuple(paths), 16),
+        inputs=ImageFiles(tmp_path, tuple(paths), 16),
         labels=columns.labels[:6],
         domains=columns.domains[:6],
         split=None,
@@ -51,29 +51,29 @@ def test_files_are_decoded_once_to_what_pillow_reads(files, tmp_path):
     seen = []
     pack = prepare(files, Store(tmp_path), 0, lambda done, total: seen.append((done, total)))[0]
     assert seen == [(6, 6)]
-    with Image.open(tmp_path / files.images.paths[2]) as image:
+    with Image.open(tmp_path / files.inputs.paths[2]) as image:
         wanted = np.asarray(image.convert("RGB").resize((16, 16), Image.Resampling.BILINEAR))
-    assert torch.equal(pack.images[2], torch.tensor(wanted).permute(2, 0, 1))
+    assert torch.equal(pack.inputs[2], torch.tensor(wanted).permute(2, 0, 1))
     again = prepare(files, Store(tmp_path), 0, lambda done, total: pytest.fail("decoded twice"))[0]
     assert again.fingerprint == pack.fingerprint
-    assert torch.equal(again.images, pack.images)
+    assert torch.equal(again.inputs, pack.inputs)
 
 
 def test_sixteen_bit_images_are_scaled_not_clipped(files, tmp_path):
-    pixels = read_image(tmp_path / files.images.paths[5], 16)
+    pixels = read_image(tmp_path / files.inputs.paths[5], 16)
     assert 60 < pixels.mean() < 200
     assert pixels.shape == (3, 16, 16)
 
 
 def test_a_changed_file_changes_the_fingerprint(files, tmp_path):
     before = prepare(files, Store(tmp_path), 0, silent)[0].fingerprint
-    Image.new("RGB", (9, 9), "red").save(tmp_path / files.images.paths[0])
+    Image.new("RGB", (9, 9), "red").save(tmp_path / files.inputs.paths[0])
     assert prepare(files, Store(tmp_path), 0, silent)[0].fingerprint != before
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None])
 def test_an_image_that_cannot_be_decoded_is_named_and_leaves_nothing(files, tmp_path, content):
-    path = tmp_path / files.images.paths[3]
+    path = tmp_path / files.inputs.paths[3]
     path.write_bytes(path.read_bytes()[:60] if content is None else content)
     with pytest.raises(BadInput, match="image .*3 é.png cannot be decoded"):
         prepare(files, Store(tmp_path), 0, silent)[0]
@@ -82,7 +82,7 @@ def test_an_image_that_cannot_be_decoded_is_named_and_leaves_nothing(files, tmp_
 
 def test_every_part_of_the_data_is_in_the_fingerprint(tmp_path):
     data = tiny(None)
-    pixel = data.images.clone()
+    pixel = data.inputs.clone()
     pixel[7, 1, 3, 3] ^= 1
     label = data.labels.clone()
     label[7] = (label[7] + 1) % 3
@@ -91,7 +91,7 @@ def test_every_part_of_the_data_is_in_the_fingerprint(tmp_path):
     side = data.split.clone()
     side[7] = TEST
     others = [
-        replace(data, images=pixel),
+        replace(data, inputs=pixel),
         replace(data, labels=label),
         replace(data, domains=domain),
         replace(data, split=side),
@@ -107,10 +107,14 @@ def test_every_part_of_the_data_is_in_the_fingerprint(tmp_path):
     [
         ("labels", torch.zeros(3, dtype=torch.int64), r"labels must be int64 of shape \[360\]"),
         ("labels", torch.zeros(360), "labels must be int64"),
+        ("class_names", (), "labels must be float32, as there are no class_names"),
+        ("groups", torch.zeros(360, 2).bool(), r"groups must be bool of shape \[360, 0\]"),
+        ("metric", "pearson", "pearson is of numbers, and the dataset.s labels are classes"),
+        ("vocabulary", ("a",), "texts need a vocabulary, and its images must have none"),
         ("labels", torch.full((360,), 3), r"labels must lie in \[-1, 2\]"),
         ("domains", torch.full((360,), -1), r"domains must lie in \[0, 2\]"),
         ("split", torch.full((360,), 3), r"split must lie in \[0, 2\]"),
-        ("images", torch.zeros(360, 3, 4, 4), "images must be uint8"),
+        ("inputs", torch.zeros(360, 3, 4, 4), "images must be uint8"),
     ],
 )
 def test_data_that_break_the_contract_are_refused(tmp_path, column, value, sentence):

@@ -82,14 +82,14 @@ def test_another_seed_of_the_split_decodes_nothing_again(data, store):
     drawn = replace(data, split=None)
     first = prepared(IDENTITY, lambda: drawn, store, 0, silent)
     other = prepared(IDENTITY, lambda: drawn, store, 1, lambda done, n: pytest.fail("decoded"))
-    assert torch.equal(first.images, other.images) and not torch.equal(first.split, other.split)
+    assert torch.equal(first.inputs, other.inputs) and not torch.equal(first.split, other.split)
 
 
 def test_images_in_memory_are_kept_once(store):
     plain = tiny(None)
     first = prepared(IDENTITY, lambda: plain, store, 0, silent)
     prepared({**IDENTITY, "root": "there"}, lambda: plain, store, 0, silent)
-    assert torch.equal(prepared(IDENTITY, untouched, store, 0, silent).images, plain.images)
+    assert torch.equal(prepared(IDENTITY, untouched, store, 0, silent).inputs, plain.inputs)
     assert first.fingerprint == in_memory(plain).fingerprint
     assert len(list((store.root / "packs" / "pixels").glob("*.npy"))) == 1
 
@@ -103,7 +103,7 @@ def test_an_edited_dataset_is_told_of_and_prepared_anew(data, store, tmp_path, w
         path.unlink()
         after = replace(
             data,
-            images=replace(data.images, paths=[p for p in data.images.paths if p != "7.png"]),
+            inputs=replace(data.inputs, paths=[p for p in data.inputs.paths if p != "7.png"]),
             **{n: torch.cat([getattr(data, n)[:7], getattr(data, n)[8:]])
                for n in ("labels", "domains", "split", "groups")},
         )  # fmt: skip
@@ -120,7 +120,7 @@ def test_an_edited_dataset_is_told_of_and_prepared_anew(data, store, tmp_path, w
 def test_of_many_images_some_are_looked_at_and_verify_looks_at_all(data, store, monkeypatch):
     monkeypatch.setattr(module, "LOOKED_AT", 10)
     prepared(IDENTITY, lambda: data, store, 0, silent)
-    Image.new("RGB", (9, 9), "red").save(data.images.root / "1.png")  # 0, 3, 6 … are looked at
+    Image.new("RGB", (9, 9), "red").save(data.inputs.root / "1.png")  # 0, 3, 6 … are looked at
     prepared(IDENTITY, untouched, store, 0, silent)
     (fault,) = verified(IDENTITY, data, store, 0)
     assert fault == "files of mine have changed since it was prepared"
@@ -151,7 +151,7 @@ def test_lost_pixels_are_decoded_again(data, store):
 
 def test_all_broken_images_are_counted_and_nothing_is_left(data, store):
     for name in ("3.png", "11.png", "29.png"):
-        (data.images.root / name).write_bytes(b"")
+        (data.inputs.root / name).write_bytes(b"")
     with pytest.raises(
         BadInput, match="image .*3.png cannot be decoded: cannot identify .*; nor can 2 others"
     ):
@@ -165,11 +165,11 @@ def test_all_broken_images_are_counted_and_nothing_is_left(data, store):
 def test_images_of_odd_modes_and_one_pixel_become_rgb(data, store, mode, sides):
     suffix = "jpg" if mode == "CMYK" else "png"
     image = Image.new("RGB", sides, (200, 40, 90)).convert(mode)
-    image.save(data.images.root / f"odd.{suffix}", quality=95)
-    one = replace(data.images, paths=[f"odd.{suffix}"] * 30)
-    pack, _ = prepare(replace(data, images=one), store, 0, silent)
+    image.save(data.inputs.root / f"odd.{suffix}", quality=95)
+    one = replace(data.inputs, paths=[f"odd.{suffix}"] * 30)
+    pack, _ = prepare(replace(data, inputs=one), store, 0, silent)
     wanted = torch.tensor([200, 40, 90]) if mode != "LA" else torch.tensor([93] * 3)
-    assert (pack.images.float().mean((0, 2, 3)) - wanted).abs().max() < 8
+    assert (pack.inputs.float().mean((0, 2, 3)) - wanted).abs().max() < 8
 
 
 def test_the_centre_is_cropped_as_torchvision_crops_it(tmp_path, data):
@@ -222,7 +222,7 @@ print("sha256", digest, flush=True)
 
 
 def start(data, store, pause):
-    words = [sys.executable, "-W", "default", "-c", SLOW, data.images.root, store.root, str(pause)]
+    words = [sys.executable, "-W", "default", "-c", SLOW, data.inputs.root, store.root, str(pause)]
     pipe = subprocess.PIPE
     return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True)
 
@@ -234,7 +234,7 @@ def test_a_killed_process_is_gone_on_with(data, store):
             first.send_signal(signal.SIGKILL)
             break
     first.communicate()
-    assert ailments(store, data.images.root) != []
+    assert ailments(store, data.inputs.root) != []
     out, _ = start(data, store, 0).communicate()
     assert out.splitlines()[0] in ("8", "10", "12")  # not 2: what was decoded is kept
     fresh = Store(store.root.parent / "fresh")
@@ -282,7 +282,7 @@ def test_columns_in_the_store_are_small(data, store):
 
 def test_time_is_told_apart_to_the_nanosecond(data, store):
     prepared(IDENTITY, lambda: data, store, 0, silent)
-    path = data.images.root / "0.png"
+    path = data.inputs.root / "0.png"
     status = path.stat()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     with pytest.warns(UserWarning, match="0.png has changed"):
@@ -294,8 +294,8 @@ def test_time_is_told_apart_to_the_nanosecond(data, store):
 def little_space(monkeypatch, data):
     """Enough for the files' own bytes, not for their pixels. Each image has a colour of its own."""
     for row in range(30):
-        Image.new("RGB", (16, 16), (row, 2 * row, 3 * row)).save(data.images.root / f"{row}.png")
-    size = sum((data.images.root / path).stat().st_size for path in data.images.paths)
+        Image.new("RGB", (16, 16), (row, 2 * row, 3 * row)).save(data.inputs.root / f"{row}.png")
+    size = sum((data.inputs.root / path).stat().st_size for path in data.inputs.paths)
     pixels = 30 * 3 * 16 * 16
     usage = type("Usage", (), {"free": (pixels + size) // 2})
     assert size < 0.9 * usage.free < usage.free < pixels
@@ -304,14 +304,14 @@ def little_space(monkeypatch, data):
 
 def test_pixels_that_do_not_fit_stay_encoded_and_are_the_same(data, store, tmp_path, little_space):
     pack = prepared(IDENTITY, lambda: data, store, 0, silent)
-    assert isinstance(pack.images, Encoded)
+    assert isinstance(pack.inputs, Encoded)
     again = prepared(IDENTITY, untouched, store, 0, silent)
     rows = torch.tensor([29, 0, 7, 7])
     wanted = torch.stack([rows, 2 * rows, 3 * rows], 1).to(torch.uint8)[..., None, None]
     wanted = wanted.expand(4, 3, 16, 16)
-    assert torch.equal(pack.images[rows], wanted) and torch.equal(again.images[rows], wanted)
-    assert pack.images.shape == (30, 3, 16, 16) and pack.images[rows[:0]].shape == (0, 3, 16, 16)
-    assert pack.task.image_shape == (3, 16, 16)
+    assert torch.equal(pack.inputs[rows], wanted) and torch.equal(again.inputs[rows], wanted)
+    assert pack.inputs.shape == (30, 3, 16, 16) and pack.inputs[rows[:0]].shape == (0, 3, 16, 16)
+    assert pack.task.input_shape == (3, 16, 16)
     assert verified(IDENTITY, data, store, 0) == []
     assert ailments(store, tmp_path) == []
     (kept,) = (store.root / "packs" / "pixels").glob("*.bytes")
@@ -322,12 +322,12 @@ def test_encoded_or_not_the_fingerprint_is_one(data, store, tmp_path, little_spa
     encoded = prepared(IDENTITY, lambda: data, store, 0, silent)
     monkeypatch.undo()
     plain = prepared(IDENTITY, lambda: data, Store(tmp_path / "roomy"), 0, silent)
-    assert isinstance(plain.images, torch.Tensor)
+    assert isinstance(plain.inputs, torch.Tensor)
     assert plain.fingerprint == encoded.fingerprint
 
 
 def test_a_broken_image_is_told_where_files_stay_encoded(data, store, little_space):
-    (data.images.root / "3.png").write_bytes(b"no image")
+    (data.inputs.root / "3.png").write_bytes(b"no image")
     with pytest.raises(BadInput, match="image .*3.png cannot be decoded"):
         prepare(data, store, 0, silent)
     assert [p.suffix for p in store.root.rglob("*") if p.is_file()] == [".lock"]

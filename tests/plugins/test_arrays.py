@@ -42,14 +42,14 @@ def test_files_are_joined_by_the_names_of_their_domains(plant):
     )
     data = arrays(root, size=6)
     assert data.domain_names == ("a", "b", "c") and data.class_names == ("zero", "one")
-    assert data.images.shape == (48, 3, 6, 6) and data.images.dtype == torch.uint8
+    assert data.inputs.shape == (48, 3, 6, 6) and data.inputs.dtype == torch.uint8
     assert data.domains.bincount().tolist() == [24, 20, 4]
     for name, start in (("x", 0), ("y", 20)):
         pixels = np.load(root / f"{name}.npz")["images"]
         wanted = torch.from_numpy(
             np.broadcast_to(pixels, (20, 6, 6, 3)).transpose(0, 3, 1, 2).copy()
         )
-        assert torch.equal(data.images[start : start + 20], wanted)
+        assert torch.equal(data.inputs[start : start + 20], wanted)
 
 
 def test_encoded_images_are_those_that_were_encoded(plant):
@@ -66,7 +66,7 @@ def test_encoded_images_are_those_that_were_encoded(plant):
     )
     root = plant(packed=packed, plain=plain)
     one, other = (arrays(root, files=f"{name}.npz", size=6) for name in ("packed", "plain"))
-    assert torch.equal(one.images, other.images)
+    assert torch.equal(one.inputs, other.inputs)
 
 
 def test_images_are_resized_as_pillow_resizes(plant):
@@ -74,7 +74,7 @@ def test_images_are_resized_as_pillow_resizes(plant):
     data = arrays(root, size=9)
     first = Image.fromarray(np.load(root / "x.npz")["images"][0])
     wanted = np.asarray(first.resize((9, 9), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
-    assert np.array_equal(data.images[0].numpy(), wanted)
+    assert np.array_equal(data.inputs[0].numpy(), wanted)
 
 
 def test_a_fifth_of_each_class_of_train_validates_where_there_is_no_val(plant):

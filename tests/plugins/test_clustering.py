@@ -12,7 +12,7 @@ from benchbench_clustering import SwAV, sinkhorn
 
 def batch(progress=0.5, rows=8, small=0):
     generator = torch.Generator().manual_seed(0)
-    views = torch.rand(2, rows, *TASK.image_shape, generator=generator)
+    views = torch.rand(2, rows, *TASK.input_shape, generator=generator)
     crops = torch.rand(small, rows, 3, 8, 8, generator=generator)
     return Batch(tuple(views), None, None, progress, small=tuple(crops))
 

@@ -71,8 +71,8 @@ def test_each_split_of_each_domain_has_ten_classes_of_equal_size(data):
     }
     assert data.class_names == tuple("0123456789")
     assert data.domain_names == tuple(DOMAINS)
-    assert data.images.shape == (9880, 3, 32, 32)
-    assert data.images.dtype == torch.uint8
+    assert data.inputs.shape == (9880, 3, 32, 32)
+    assert data.inputs.dtype == torch.uint8
 
 
 def test_no_scan_is_in_two_domains_or_on_two_sides_of_a_split(data):
@@ -99,7 +99,7 @@ def test_every_image_of_scans_is_the_scan_that_its_group_names(data):
     here = data.domains == DOMAINS["scans"]
     index = data.units[here].numpy()
     expected = enlarged_by_torch(source.images[index], 32)
-    assert np.abs(data.images[here].numpy() - expected).max() <= 1
+    assert np.abs(data.inputs[here].numpy() - expected).max() <= 1
     assert (data.labels[here].numpy() == source.target[index]).all()
 
 
@@ -115,7 +115,7 @@ def test_every_photo_is_its_scan_subtracted_from_its_region(data, photos):
     crops = torch.from_numpy(crops).permute(0, 3, 1, 2).float()
     crops = F.interpolate(crops, (32, 32), mode="bilinear", antialias=True)
     digits = enlarged_by_torch(source.images[index], 32)
-    assert np.abs(data.images[here].numpy() - np.abs(crops.numpy() - digits)).max() <= 2
+    assert np.abs(data.inputs[here].numpy() - np.abs(crops.numpy() - digits)).max() <= 2
 
 
 def test_no_pixel_of_a_photograph_is_seen_by_two_splits(data, photos):
@@ -194,7 +194,7 @@ def test_glyphs_show_their_two_colours_far_enough_apart_and_in_either_order(data
     assert np.abs(contrast).min() > 99
     assert 0.45 < (contrast > 0).mean() < 0.55
     here = data.domains == DOMAINS["glyphs"]
-    assert data.images[here][:, :, 0, 0].tolist() == [glyph.paper for glyph in glyphs]
+    assert data.inputs[here][:, :, 0, 0].tolist() == [glyph.paper for glyph in glyphs]
     assert data.labels[here].tolist() == [glyph.label for glyph in glyphs]
 
 
@@ -205,7 +205,7 @@ def test_the_same_seed_gives_the_same_pixels_and_another_seed_others(data):
         assert torch.equal(getattr(data, column), getattr(again, column))
     for domain in DOMAINS.values():
         here = data.domains == domain
-        assert not torch.equal(data.images[here], other.images[here])
+        assert not torch.equal(data.inputs[here], other.inputs[here])
 
 
 def test_a_plan_is_the_same_on_every_machine(photos, glyphs):
@@ -218,8 +218,8 @@ def test_another_size_shows_the_same_things(data):
     small = bundled.digits(Path("unread"), size=16)
     for column in ("labels", "domains", "split", "units"):
         assert torch.equal(getattr(data, column), getattr(small, column))
-    halved = F.avg_pool2d(data.images.float(), 2)
-    assert (halved - small.images).abs().mean((1, 2, 3)).max() < 20
+    halved = F.avg_pool2d(data.inputs.float(), 2)
+    assert (halved - small.inputs).abs().mean((1, 2, 3)).max() < 20
 
 
 def test_too_small_a_size_is_refused():

@@ -24,7 +24,7 @@ SMALL = Task((3, 32, 32), 10, 2)
 def test_an_encoder_returns_its_number_of_features(catalog, text, task, width):
     choice = catalog.resolve("encoder", text)
     encoder = build_encoder(choice, task, seed=0)
-    z = encoder(torch.rand(3, *task.image_shape))
+    z = encoder(torch.rand(3, *task.input_shape))
     assert z.shape == (3, encoder.num_features) == (3, width)
     assert z.isfinite().all()
 
@@ -89,7 +89,7 @@ def test_the_projection_of_a_clip_tower_is_what_its_texts_are_compared_with():
     )
     missing, extra = projected.load_state_dict(plain.state_dict(), strict=False)
     assert extra == [] and {key.split(".")[1] for key in missing} == {"head"}
-    images = torch.rand(2, *SMALL.image_shape)
+    images = torch.rand(2, *SMALL.input_shape)
     with torch.no_grad():
         wanted = projected.model.head(plain(images))
         assert torch.allclose(projected(images), wanted, atol=1e-5)
@@ -107,10 +107,10 @@ def test_transformers_read_small_views_too():
 def test_a_standardised_image_has_neither_brightness_nor_contrast_of_its_own():
     torch.manual_seed(0)
     encoder = SmallCNN(SMALL, width=8, standardise=True).eval()
-    images = torch.rand(4, *SMALL.image_shape)
+    images = torch.rand(4, *SMALL.input_shape)
     with torch.no_grad():
         assert torch.allclose(encoder(images), encoder(images * 0.9 + 0.1), rtol=0.05, atol=0.01)
-        assert encoder(torch.zeros(2, *SMALL.image_shape)).isfinite().all()
+        assert encoder(torch.zeros(2, *SMALL.input_shape)).isfinite().all()
     plain = SmallCNN(SMALL, width=8).eval()
     plain.load_state_dict(encoder.state_dict())
     with torch.no_grad():

@@ -29,12 +29,12 @@ def rows(data):
     """What the columns say of each image."""
     return {
         path: (data.domain_names[domain], data.class_names[label])
-        for path, domain, label in zip(data.images.paths, data.domains, data.labels, strict=True)
+        for path, domain, label in zip(data.inputs.paths, data.domains, data.labels, strict=True)
     }
 
 
 def splits(data):
-    return dict(zip(data.images.paths, data.split.tolist(), strict=True))
+    return dict(zip(data.inputs.paths, data.split.tolist(), strict=True))
 
 
 def test_an_image_gets_the_names_of_the_folders_it_lies_in(plant):
@@ -44,8 +44,8 @@ def test_an_image_gets_the_names_of_the_folders_it_lies_in(plant):
         "photo/cat/2.jpg": ("photo", "cat"),
         "photo/dog/1.jpg": ("photo", "dog"),
     }
-    assert data.images.paths == ("art/dog/3.jpg", "photo/cat/2.jpg", "photo/dog/1.jpg")
-    assert data.images.size == 64
+    assert data.inputs.paths == ("art/dog/3.jpg", "photo/cat/2.jpg", "photo/dog/1.jpg")
+    assert data.inputs.size == 64
     assert (data.labels.dtype, data.domains.dtype) == (torch.int64, torch.int64)
     assert data.split is None
     assert data.units is None
@@ -73,7 +73,7 @@ def test_images_of_any_mode_and_size_are_listed_as_torchvision_lists_them(tmp_pa
 
 def test_no_image_is_opened(plant):
     root = plant("a/x/empty.png", "b/x/empty.png")
-    assert len(folder(root).images) == 2
+    assert len(folder(root).inputs) == 2
 
 
 def test_suffixes_are_those_of_torchvision():
@@ -83,7 +83,7 @@ def test_suffixes_are_those_of_torchvision():
 def test_what_is_hidden_or_no_image_is_passed_over(plant):
     images = ["a/x/1.JPEG", "b/x/1.png"]
     others = ["README.md", ".git/x/1.png", "a/.x/1.png", "a/x/.1.png", "a/x/1.txt", "b/x/.png"]
-    assert folder(plant(*images, *others)).images.paths == tuple(images)
+    assert folder(plant(*images, *others)).inputs.paths == tuple(images)
 
 
 def test_classes_are_the_union_over_domains_in_order_of_code_points(plant):
@@ -103,8 +103,8 @@ def test_the_path_is_joined_to_the_root_unless_it_is_absolute(plant, tmp_path):
     root = plant("PACS/a/x/1.png", "PACS/b/x/1.png")
     joined = folder(root, path="PACS")
     absolute = folder(Path("nowhere"), path=str(tmp_path / "PACS"))
-    assert joined.images == absolute.images
-    assert joined.images.root == tmp_path / "PACS"
+    assert joined.inputs == absolute.inputs
+    assert joined.inputs.root == tmp_path / "PACS"
 
 
 def test_a_split_is_read_where_every_domain_has_one(plant):
@@ -164,7 +164,7 @@ def test_linked_folders_are_followed(plant, tmp_path):
     (root / "data/a").symlink_to(root / "store/one")
     (root / "data/b/y").symlink_to("../../store/two")
     data = folder(tmp_path, path="data")
-    assert data.images.paths == ("a/x/1.png", "b/x/1.png", "b/y/2.png")
+    assert data.inputs.paths == ("a/x/1.png", "b/x/1.png", "b/y/2.png")
 
 
 def test_links_that_lead_back_are_not_followed(plant):
@@ -175,7 +175,7 @@ def test_links_that_lead_back_are_not_followed(plant):
     (root / "a/itself").symlink_to("itself")
     (root / "a/root").symlink_to("/")
     data = folder(root)
-    assert data.images.paths == ("a/x/1.png", "b/x/1.png")
+    assert data.inputs.paths == ("a/x/1.png", "b/x/1.png")
     assert data.class_names == ("x",)
 
 

@@ -51,9 +51,9 @@ def test_living17_is_the_one_of_the_paper():
 def test_living17_is_read_from_imagenet(root):
     data = described(make_catalog().resolve("dataset", "living17(size=8)"), root)
     assert len(data.labels) == 17 * 4 * 6
-    assert data.images.crop == 0.875
+    assert data.inputs.crop == 0.875
     for path, label, domain, split in zip(
-        data.images.paths, data.labels, data.domains, data.split, strict=True
+        data.inputs.paths, data.labels, data.domains, data.split, strict=True
     ):
         part, wnid = path.split("/")[1:3]
         assert wnid in SPLITS["living17"][data.class_names[label]][domain].split()

@@ -29,7 +29,7 @@ def test_it_is_read_under_its_official_names(tmp_path, name):
     assert [int((pack.domains == d).sum()) for d in range(len(layout.folders))] == [
         each for _ in layout.folders
     ]
-    first = pack.images[:: 5 * layout.classes, :, 0, 0]  # of class 0: blue is the shot, 0
+    first = pack.inputs[:: 5 * layout.classes, :, 0, 0]  # of class 0: blue is the shot, 0
     assert first[:, 1].tolist() == [60 * number % 256 for number in range(len(layout.folders))]
     told = miscounted(pack, layout.rows)
     assert len(told) == len(layout.rows)

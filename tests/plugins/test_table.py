@@ -34,7 +34,7 @@ def plant(tmp_path):
 
 def test_columns_become_what_they_say(plant):
     data = table(plant())
-    assert data.images.paths == ("a/1.png", "a/2.png", "a/3.png", "b/4.png")
+    assert data.inputs.paths == ("a/1.png", "a/2.png", "a/3.png", "b/4.png")
     assert (data.class_names, data.domain_names) == (("cat", "dog"), ("clinic", "street"))
     assert data.labels.tolist() == [0, 1, 0, UNKNOWN]
     assert data.domains.tolist() == [0, 0, 1, 1]
@@ -61,7 +61,7 @@ def test_groups_are_told_apart_where_the_worst_counts(plant):
 def test_images_are_found_from_the_folder_of_the_table(plant, tmp_path):
     plant()
     (tmp_path / "b" / "mine.csv").write_text("path,label,domain\n4.png,cat,clinic\n")
-    assert table(tmp_path, file="b/mine.csv").images.root == (tmp_path / "b").resolve()
+    assert table(tmp_path, file="b/mine.csv").inputs.root == (tmp_path / "b").resolve()
 
 
 @pytest.mark.parametrize(

@@ -92,13 +92,13 @@ def data_of(root, monkeypatch):
 
 
 def grey(data):
-    return data.images.float().mean((1, 2, 3))
+    return data.inputs.float().mean((1, 2, 3))
 
 
 def test_digits_of_five_sources_keep_their_classes_and_splits(data_of):
     data = data_of("digits5")
     assert data.domain_names == ("mnist", "mnistm", "usps", "svhn", "syn")
-    assert tuple(data.images.shape) == (250, 3, 32, 32)
+    assert tuple(data.inputs.shape) == (250, 3, 32, 32)
     assert ((grey(data) - 27 - 20 * data.labels).abs() < 4).all()  # the class that was painted
     for domain in range(5):
         here = data.split[data.domains == domain]
@@ -161,7 +161,7 @@ def test_corrupted_images_are_in_one_domain_each(data_of):
     sizes = data.domains.bincount()
     assert sizes.max() - sizes.min() <= 2
     again, other = data_of("cifar10_c"), data_of("cifar10_c(seed=1)")
-    assert torch.equal(again.images, data.images) and not torch.equal(other.images, data.images)
+    assert torch.equal(again.inputs, data.inputs) and not torch.equal(other.inputs, data.inputs)
     with pytest.raises(BadInput, match="no corruption 'fog'; there is gaussian_noise"):
         data_of("cifar10_c(kinds=('fog',))")
     with pytest.raises(BadInput, match="severity 1–5"):

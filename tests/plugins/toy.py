@@ -16,7 +16,7 @@ class Flat(nn.Module):
 
     def __init__(self, task=TASK):
         super().__init__()
-        self.linear = nn.Linear(task.image_shape[0] * 4, 5, bias=False)
+        self.linear = nn.Linear(task.input_shape[0] * 4, 5, bias=False)
 
     def forward(self, images):
         return self.linear(images.flatten(1))

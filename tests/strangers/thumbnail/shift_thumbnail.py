@@ -11,7 +11,7 @@ class Thumbnail(nn.Module):
 
     def __init__(self, task, *, side=8, width=64):
         super().__init__()
-        channels, height, width_ = task.image_shape
+        channels, height, width_ = task.input_shape
         if side > min(height, width_):
             raise BadInput(f"thumbnail: side = {side} is more than {min(height, width_)} pixels")
         self.side, self.num_features = side, width

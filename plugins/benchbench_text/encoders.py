@@ -1,0 +1,125 @@
+"""Encoders of texts. Their dropout alone makes two views of one text, as in SimCSE."""
+
+import torch
+from torch import Tensor, nn
+
+from benchbench import PADDING, BadInput, Task, for_text
+
+
+class Transformer(nn.Module):
+    """Pre-norm blocks over words and their places; features are the mean over a text's tokens."""
+
+    def __init__(self, task: Task, width: int, depth: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_features = width
+        self.words = nn.Embedding(len(task.vocabulary), width)
+        self.places = nn.Parameter(0.02 * torch.randn(task.input_shape[0] + 1, width))
+        self.dropout = nn.Dropout(dropout)
+        block = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout, "gelu", batch_first=True, norm_first=True
+        )
+        norm = nn.LayerNorm(width)
+        self.blocks = nn.TransformerEncoder(block, depth, norm, enable_nested_tensor=False)
+        nn.init.normal_(self.words.weight, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        kept = nn.functional.pad(tokens != PADDING, (1, 0), value=True)  # the first place: no word
+        words = nn.functional.pad(self.words(tokens.clamp(min=0)), (0, 0, 1, 0))
+        x = self.dropout(words + self.places[: kept.shape[1]])
+        return mean_of_tokens(self.blocks(x, src_key_padding_mask=~kept), kept)
+
+
+@for_text
+def transformer(
+    task: Task, *, width: int = 128, depth: int = 2, heads: int = 2, dropout: float = 0.1
+) -> nn.Module:
+    """A small transformer (Vaswani et al. 2017), by default of the size of BERT-tiny.
+
+    Pre-norm, learned places, the mean over tokens. For SimCSE's views (Gao et al. 2021,
+    arXiv:2104.08821) train it with simclr(temperature=0.05) and augmentation "none".
+    """
+    if min(width, depth, heads) < 1 or width % heads or not 0 <= dropout < 1:
+        raise BadInput(
+            f"transformer: width = {width} should be a multiple of heads = {heads}, depth = "
+            f"{depth} at least 1, and dropout = {dropout} in [0, 1)"
+        )
+    return Transformer(task, width, depth, heads, dropout)
+
+
+class HuggingFace(nn.Module):
+    """A model of transformers; features are the mean of its last layer over a text's tokens."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.num_features = int(model.config.hidden_size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        kept = tokens != PADDING
+        kept[:, 0] = True  # an empty text would have nothing to attend to
+        found = self.model(input_ids=tokens.clamp(min=0), attention_mask=kept.long())
+        return mean_of_tokens(found.last_hidden_state, kept)
+
+
+@for_text
+def hugging_face(
+    task: Task,
+    *,
+    pretrained: str = "",
+    architecture: str = "bert",
+    width: int = 128,
+    depth: int = 2,
+    heads: int = 2,
+) -> nn.Module:
+    """Any encoder of Hugging Face's transformers (extra `text`), the mean of its last layer.
+
+    ``pretrained`` is a folder or a name of their hub; the dataset must be tokenised by its
+    tokenizer.json. Without it, random weights of an ``architecture`` such as bert, distilbert or
+    roberta, and of this size.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise BadInput(
+            "hugging_face needs transformers: pip install 'benchbench-shift[text]'"
+        ) from None
+    length, words = task.input_shape[0], len(task.vocabulary)
+    if pretrained:
+        model = transformers.AutoModel.from_pretrained(pretrained)
+        known, places = model.config.vocab_size, model.config.max_position_embeddings
+        if known < words:
+            raise BadInput(
+                f"hugging_face: {pretrained} knows {known:,} tokens, and the dataset has "
+                f'{words:,}; give the dataset its tokenizer.json, as in tokenizer="…"'
+            )
+        if places < length:
+            raise BadInput(
+                f"hugging_face: {pretrained} reads {places} tokens, and the dataset's texts have "
+                f"{length}; set the dataset's length to {places}"
+            )
+        return HuggingFace(model)
+    if min(width, depth, heads) < 1 or width % heads:
+        raise BadInput(f"hugging_face: width = {width} should be a multiple of heads = {heads}")
+    try:
+        config = transformers.AutoConfig.for_model(architecture)
+    except ValueError:
+        raise BadInput(f"hugging_face: transformers has no architecture {architecture!r}") from None
+    config.update(
+        {
+            "vocab_size": words,
+            "hidden_size": width,
+            "num_hidden_layers": depth,
+            "num_attention_heads": heads,
+            "intermediate_size": 4 * width,
+            "hidden_dim": 4 * width,
+            "max_position_embeddings": length + 2,  # roberta counts from 2
+            "pad_token_id": None,  # a word like any other: what pads is masked
+        }
+    )
+    return HuggingFace(transformers.AutoModel.from_config(config))
+
+
+def mean_of_tokens(x: Tensor, kept: Tensor) -> Tensor:
+    """[B, D], the mean of x [B, L, D] over the places that are ``kept``, bool [B, L]."""
+    weight = kept[:, :, None].to(x.dtype)
+    return (x * weight).sum(1) / weight.sum(1)
