@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from benchbench.metrics import METRICS, parts, resolve_metric
@@ -33,8 +34,37 @@ def test_metrics_are_those_of_scikit_learn(answers):
     assert sum(part.n for part in parts(*answers)) == int((groups >= 0).sum())
 
 
+def test_groups_may_overlap_and_be_many():
+    rng = np.random.default_rng(1)
+    right, members = rng.random(300) < 0.7, rng.random((300, 12)) < 0.3
+    members[:, 5] = False  # nobody
+    predictions, labels = torch.from_numpy(right).long(), torch.ones(300, dtype=torch.int64)
+    rates = {g: right[members[:, g]].mean() for g in range(12) if g != 5}
+    found = parts(predictions, labels, torch.from_numpy(members))
+    assert {part.group: part.value for part in found} == pytest.approx(rates)
+    assert {part.group: part.n for part in found} == {g: members[:, g].sum() for g in rates}
+    users = rng.integers(0, 60, 300)
+    means = [right[users == user].mean() for user in np.unique(users)]
+    tenth = METRICS["tenth_percentile"](predictions, labels, torch.from_numpy(users))
+    assert tenth == pytest.approx(np.percentile(means, 10))
+
+
+def test_numbers_are_compared_by_r():
+    rng = np.random.default_rng(2)
+    y, groups = rng.normal(size=200), rng.integers(0, 3, 200)
+    p = y + rng.normal(size=200)
+    both = torch.from_numpy(p).float(), torch.from_numpy(y).float()
+    assert METRICS["pearson"](*both) == pytest.approx(pearsonr(p, y)[0], abs=1e-6)
+    lowest = min(pearsonr(p[groups == g], y[groups == g])[0] for g in range(3))
+    worst = METRICS["worst_group_pearson"](*both, torch.from_numpy(groups))
+    assert worst == pytest.approx(lowest, abs=1e-6)
+    assert METRICS["pearson"](torch.ones(5), torch.arange(5.0)) == 0.0
+
+
 def test_a_metric_that_is_not_there_or_lacks_groups_is_refused():
     with pytest.raises(BadInput, match="no metric is named 'acuracy'; did you mean 'accuracy'"):
-        resolve_metric("acuracy", None)
+        resolve_metric("acuracy", None, classes=True)
     with pytest.raises(BadInput, match="worst_group needs groups"):
-        resolve_metric("worst_group", None)
+        resolve_metric("worst_group", None, classes=True)
+    with pytest.raises(BadInput, match="accuracy is of classes, and the dataset's labels are num"):
+        resolve_metric("accuracy", None, classes=False)

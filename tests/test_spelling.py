@@ -13,7 +13,7 @@ values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
-    | st.as_read(allow_nan=False, allow_infinity=False)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple),
     max_leaves=6,

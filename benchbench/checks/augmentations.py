@@ -132,7 +132,7 @@ def short_batches(subject: Subject) -> None:
 def channels(subject: Subject) -> None:
     """Images of 1, 3 and 4 channels are augmented, or refused with BadInput when it is built."""
     if subject.of_texts:
-        raise Skip("it is for texts")
+        raise Skip("it is for texts, and the check is for images of other channels")
     common.any_channels(
         lambda count: view(subject, common.inputs_for(subject, channels=count)),
         "support them, or raise BadInput in the factory, which knows task.input_shape",

@@ -54,7 +54,7 @@ def contract(subject: Subject) -> None:
 def channels(subject: Subject) -> None:
     """Images of 1, 3 and 4 channels are read, or refused with BadInput."""
     if subject.of_texts:
-        raise Skip("it is for texts")
+        raise Skip("it is for texts, and the check is for images of other channels")
     common.any_channels(
         lambda count: built(subject, channels=count)(common.inputs_for(subject, channels=count)),
         "read task.input_shape[0] channels, or raise BadInput",

@@ -144,7 +144,13 @@ def verify(dataset: str, store: Path, data: Path) -> None:
 )
 @click.option("--augmentation", default="none", help="Show its views of each image, too.")
 @click.option("--classes", default=10, show_default=True, type=click.IntRange(min=1))
-@click.option("--images", default=4, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--images",
+    default=4,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Or texts, of each class in each domain.",
+)
 @click.option("--views", default=2, show_default=True, type=click.IntRange(min=1))
 @click.option("--seed", default=0, show_default=True)
 @store_option
@@ -219,6 +225,7 @@ def table_of(pack: Pack) -> str:
     body = [[*row] for row in counts(pack)]
     head = ["domain", "train", "unlabelled", "val", "test", "classes"]
     text = tabulate(body, head, tablefmt="github", intfmt=",")
-    c, h, w = pack.inputs.shape[1:]
-    about = f"{c} × {h} × {w} pixels, fingerprint {pack.fingerprint[:12]}, {pack.licence}"
+    size = " × ".join(map(str, pack.task.input_shape))
+    kind = f"tokens of {len(pack.vocabulary):,}" if pack.vocabulary else "pixels"
+    about = f"{size} {kind}, fingerprint {pack.fingerprint[:12]}, {pack.licence}"
     return "\n".join([text, "", about, *lonely(pack)]) + "\n"

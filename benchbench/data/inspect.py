@@ -1,20 +1,22 @@
 """What a person or a test wants to know of prepared data."""
 
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from benchbench.contracts import as_read
+from benchbench.contracts import as_read, is_known
 from benchbench.data.encoded import SUFFIX
 from benchbench.data.pack import Pack
 from benchbench.data.prepare import changed_file, pixels_in
 from benchbench.store import Store
-from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, derive_seed
+from benchbench.terms import PADDING, TEST, TRAIN, VAL, derive_seed
 
 MARGIN, LINE = 6, 14  # pixels of a sheet: between images, and of a line of text
+PAGE = (320, 52)  # pixels of a text: width, height
 
 
 def counts(pack: Pack) -> list[tuple[str, int, int, int, int, int]]:
@@ -81,52 +83,63 @@ def contact_sheet(
     pack: Pack,
     augment: Callable[[Tensor], Tensor] | None,
     classes: int,
-    images: int,
+    inputs: int,
     views: int,
     seed: int,
 ) -> Image.Image:
-    """A row for each of the first ``classes``, in each domain ``images`` drawn from all splits.
+    """A row for each of the first ``classes``, in each domain ``inputs`` drawn from all splits.
 
-    With ``augment``, an image is followed by its ``views``, below it. Rows without label come last.
+    With ``augment``, an image or text is followed by its ``views``, below it. Rows without label
+    come last; labels that are numbers are shown by thirds.
     """
-    side = max(pack.inputs.shape[2:])
+    width, height = PAGE if pack.vocabulary else (pack.inputs.shape[3], pack.inputs.shape[2])
     tall = 1 + (views if augment else 0)
-    labels = [*range(min(classes, len(pack.class_names)))]
-    labels += [UNKNOWN] if (pack.labels == UNKNOWN).any() else []
-    wide = images * side + MARGIN
-    gutter = 8 + 6 * max(len(name_of(pack, label)) for label in labels)
-    height = tall * side + MARGIN
+    lines = lines_of(pack, classes)
+    wide = inputs * width + MARGIN
+    gutter = 8 + 6 * max(len(name) for name, _ in lines)
+    deep = tall * height + MARGIN
     sheet = Image.new(
-        "RGB",
-        (gutter + wide * len(pack.domain_names), LINE + height * len(labels)),
-        "white",
+        "RGB", (gutter + wide * len(pack.domain_names), LINE + deep * len(lines)), "white"
     )
     pen = ImageDraw.Draw(sheet)
     for column, domain in enumerate(pack.domain_names):
         pen.text((gutter + wide * column, 1), domain, fill="black")
-    for line, label in enumerate(labels):
-        top = LINE + height * line
-        pen.text((4, top), name_of(pack, label), fill="black")
+    for line, (name, members) in enumerate(lines):
+        top = LINE + deep * line
+        pen.text((4, top), name, fill="black")
         for column in range(len(pack.domain_names)):
-            rows = ((pack.labels == label) & (pack.domains == column)).nonzero().flatten()
+            rows = (members & (pack.domains == column)).nonzero().flatten()
             generator = torch.Generator().manual_seed(derive_seed(seed, "sheet", line, column))
-            rows = rows[torch.randperm(len(rows), generator=generator)[:images]]
+            rows = rows[torch.randperm(len(rows), generator=generator)[:inputs]]
             if not len(rows):
                 continue
-            pixels = as_read(pack.inputs[rows])
-            stacked = [pixels]
+            batch = as_read(pack.inputs[rows])
+            stacked = [batch]
             if augment:
                 torch.manual_seed(derive_seed(seed, "sheet", line, column, "views"))
-                stacked += [augment(pixels) for _ in range(views)]
-            for down, batch in enumerate(stacked):
-                for right, image in enumerate(batch):
-                    place = (gutter + wide * column + right * side, top + down * side)
-                    sheet.paste(picture(image), place)
+                stacked += [augment(batch) for _ in range(views)]
+            for down, seen in enumerate(stacked):
+                for right, one in enumerate(seen):
+                    place = (gutter + wide * column + right * width, top + down * height)
+                    drawn = page(one, pack.vocabulary) if pack.vocabulary else picture(one)
+                    sheet.paste(drawn, place)
     return sheet
 
 
-def name_of(pack: Pack, label: int) -> str:
-    return "no label" if label == UNKNOWN else pack.class_names[label]
+def lines_of(pack: Pack, classes: int) -> list[tuple[str, Tensor]]:
+    """What the rows of a sheet are called, and which of the pack's rows, bool [N], they show."""
+    known = is_known(pack.labels)
+    if pack.class_names:
+        lines = [(name, pack.labels == k) for k, name in enumerate(pack.class_names[:classes])]
+    else:
+        low, high = pack.labels[known].quantile(torch.tensor([1 / 3, 2 / 3])).tolist()
+        middle = known & (pack.labels > low) & (pack.labels <= high)
+        lines = [
+            (f"up to {low:.3g}", known & (pack.labels <= low)),
+            (f"up to {high:.3g}", middle),
+            ("above", known & (pack.labels > high)),
+        ]
+    return lines if known.all() else [*lines, ("no label", ~known)]
 
 
 def picture(image: Tensor) -> Image.Image:
@@ -134,3 +147,13 @@ def picture(image: Tensor) -> Image.Image:
     channels = image if image.shape[0] == 3 else image[:1].expand(3, -1, -1)
     array = channels.mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
     return Image.fromarray(array.contiguous().numpy())
+
+
+def page(tokens: Tensor, vocabulary: Sequence[str]) -> Image.Image:
+    """Of int64 [L]: as many of its words as have room."""
+    text = " ".join(vocabulary[token] for token in tokens.tolist() if token != PADDING)
+    paper = Image.new("RGB", PAGE, "white")
+    lines = textwrap.wrap(text, PAGE[0] // 6 - 2)
+    fit = (PAGE[1] - 4) // 12
+    ImageDraw.Draw(paper).text((2, 0), "\n".join(lines[:fit]), fill="black", spacing=2)
+    return paper

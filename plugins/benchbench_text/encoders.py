@@ -49,15 +49,19 @@ def transformer(
 class HuggingFace(nn.Module):
     """A model of transformers; features are the mean of its last layer over a text's tokens."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, first: int) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.first = model, first  # its number of the dataset's token 0
+        self.padding = model.config.pad_token_id or 0
         self.num_features = int(model.config.hidden_size)
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None  # a head that nothing reads
 
     def forward(self, tokens: Tensor) -> Tensor:
         kept = tokens != PADDING
         kept[:, 0] = True  # an empty text would have nothing to attend to
-        found = self.model(input_ids=tokens.clamp(min=0), attention_mask=kept.long())
+        words = (tokens + self.first).masked_fill(tokens == PADDING, self.padding)
+        found = self.model(input_ids=words, attention_mask=kept.long())
         return mean_of_tokens(found.last_hidden_state, kept)
 
 
@@ -97,7 +101,7 @@ def hugging_face(
                 f"hugging_face: {pretrained} reads {places} tokens, and the dataset's texts have "
                 f"{length}; set the dataset's length to {places}"
             )
-        return HuggingFace(model)
+        return HuggingFace(model, first=0)
     if min(width, depth, heads) < 1 or width % heads:
         raise BadInput(f"hugging_face: width = {width} should be a multiple of heads = {heads}")
     try:
@@ -106,17 +110,17 @@ def hugging_face(
         raise BadInput(f"hugging_face: transformers has no architecture {architecture!r}") from None
     config.update(
         {
-            "vocab_size": words,
+            "vocab_size": words + 1,  # the first is what pads
+            "pad_token_id": 0,
             "hidden_size": width,
             "num_hidden_layers": depth,
             "num_attention_heads": heads,
             "intermediate_size": 4 * width,
             "hidden_dim": 4 * width,
             "max_position_embeddings": length + 2,  # roberta counts from 2
-            "pad_token_id": None,  # a word like any other: what pads is masked
         }
     )
-    return HuggingFace(transformers.AutoModel.from_config(config))
+    return HuggingFace(transformers.AutoModel.from_config(config), first=1)
 
 
 def mean_of_tokens(x: Tensor, kept: Tensor) -> Tensor:
