@@ -111,7 +111,12 @@ def test_list_shows_what_there_is(run):
     assert "simclr(width=128, temperature=0.2)" in out and "digits(" in out
     assert "digits(" not in run("list", "objectives")[1]
     offers = json.loads(run("list", "encoders", "--json")[1])
-    assert {offer["name"] for offer in offers["offers"]} == {"small_cnn", "timm"}
+    assert {offer["name"] for offer in offers["offers"]} == {
+        "hugging_face",
+        "small_cnn",
+        "timm",
+        "transformer",
+    }
     assert offers["set_aside"] == [] and offers["api"] == "1.0"
 
 

@@ -82,7 +82,9 @@ def test_the_loss_is_the_squared_error_of_what_is_known():
     assert supervised_loss(scores, torch.full((3,), torch.nan)).item() == 0
 
 
-@pytest.mark.parametrize("chain", ["erm", "simclr > lp_ft", "dann", "coral", "afn", "dan"])
+@pytest.mark.parametrize(
+    "chain", ["erm", "simclr > lp_ft", "dann", "coral", "afn", "dan", "erm > noisy_student"]
+)
 def test_numbers_are_learned_and_scored(tmp_path, chain):
     plan = planned(tmp_path, chain, "head", steps=60)
     (cell,) = plan.cells

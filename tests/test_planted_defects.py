@@ -840,7 +840,7 @@ def unseeded(root):
     """Rows in another order every time."""
     order = np.random.default_rng().permutation(len(bars(8).labels))
     data = bars(8)
-    columns = {name: getattr(data, name)[order] for name in ("images", "labels", "domains")}
+    columns = {name: getattr(data, name)[order] for name in ("inputs", "labels", "domains")}
     return replace(data, **columns, split=data.split[order])
 
 
@@ -1017,7 +1017,7 @@ DEFECTS = [
     ("augmentation", RGBOnly, "channels", "or raise BadInput in the factory"),
     ("dataset", duplicated_row, "no_row_twice", r"\(left, train\) and .* drop one"),
     ("dataset", copied_target, "no_row_twice", r"\(right, train\).* are the same;"),
-    ("dataset", float_images, "contract", r"must be uint8 of shape \[N, C, H, W\]"),
+    ("dataset", float_images, "contract", r"must be uint8 or float16 of shape \[N, C, H, W\]"),
     ("dataset", channels_last, "contract", r"permute\(0, 3, 1, 2\)"),
     ("dataset", unseeded, "same_twice", "draw from a generator seeded by an option"),
     ("dataset", label_without_name, "contract", r"labels must lie in \[-1, 2\]"),

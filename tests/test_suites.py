@@ -24,7 +24,7 @@ SUITES = [
     f"{folder}/{path.name}"
     for folder in FOLDERS
     for path in sorted((ROOT / folder).glob("*.toml"))
-    if path.name != "common.toml"
+    if not path.name.endswith("common.toml")
 ]
 
 
@@ -50,9 +50,14 @@ def small(name: str) -> Suite:
     if "extends" in fields:
         common = tomllib.loads((ROOT / name).with_name(fields.pop("extends")).read_text())
         fields = {**common, **fields, "stage": {**common["stage"], **fields.get("stage", {})}}
-    dataset = fields["dataset"].removesuffix(")")
-    fields["dataset"] = f"{dataset}{', ' if '(' in dataset else '('}size=16)"
-    fields |= {"encoder": "small_cnn(width=4)", "seeds": [0], "precision": "fp32"}
+    if "text-common" in (ROOT / name).read_text():
+        fields["dataset"] = fields["dataset"].partition("(")[0] + "(length=16)"
+        fields["encoder"] = "transformer(width=8, heads=2)"
+    else:
+        dataset = fields["dataset"].removesuffix(")")
+        fields["dataset"] = f"{dataset}{', ' if '(' in dataset else '('}size=16)"
+        fields["encoder"] = "small_cnn(width=4)"
+    fields |= {"seeds": [0], "precision": "fp32"}
     links = [
         link
         for method in fields["method"]
@@ -61,17 +66,27 @@ def small(name: str) -> Suite:
     ]
     for table in (fields["stage"], *links):
         table |= {key: value for key, value in SMALL.items() if key in table}
+        if "small" in table:
+            table["small"] = re.sub(r"size=\d+", "size=8", table["small"])
     return Suite.model_validate_json(json.dumps(fields))
 
 
-SMALL = {"steps": 1, "batch_size": 8, "small": "swav_views(scale=(0.05, 0.14), size=8)"}
+SMALL = {"steps": 1, "batch_size": 8}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Every dataset of the suites, in its true layout and tiny."""
     folder = tmp_path_factory.mktemp("data")
-    for name in ("camelyon17", "domainnet", "fmow", "iwildcam"):
+    for name in (
+        "amazon",
+        "camelyon17",
+        "civilcomments",
+        "domainnet",
+        "fmow",
+        "iwildcam",
+        "poverty",
+    ):
         WILDS[name](folder)
     for factory, layout in LAYOUTS.items():
         if factory.__name__ in ("office_home", "pacs", "terra_incognita", "vlcs"):
@@ -80,12 +95,12 @@ def data(tmp_path_factory):
     return folder
 
 
-QUICK = "targeted-augmentations/camelyon17.toml"
+QUICK = ("targeted-augmentations/camelyon17.toml", "u-wilds/amazon.toml")
 FIXTURES = [s for s in SUITES if "entity30" not in s and "cifar" not in s]  # the two need others'
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow)
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
              for name in FIXTURES]
 )  # fmt: skip
 def test_with_data_it_runs_whole(name, data, tmp_path):

@@ -1,17 +1,19 @@
-"""The dataset ``table``: images that a csv file lists, wherever they lie."""
+"""The dataset ``table``: images that a csv file lists, wherever they lie, or texts in it."""
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from benchbench import UNKNOWN, BadInput, DomainData, ImageFiles
+from benchbench import TRAIN, UNKNOWN, BadInput, DomainData, ImageFiles, tokenized
 from benchbench_files.tree import SPLITS, around
 
-NEEDED, KNOWN = ("path", "label", "domain"), ("path", "label", "domain", "split", "group")
+NEEDED, KNOWN = ("label", "domain"), ("path", "text", "label", "domain", "split", "group")
+OF_GROUPS = ("worst_group", "worst_group_pearson", "tenth_percentile")
 
 
 def table(
@@ -19,21 +21,69 @@ def table(
     *,
     file: str = "table.csv",
     size: int = 224,
-    metric: str = "accuracy",
+    numbers: bool = False,
+    metric: str = "",
+    length: int = 128,
+    words: int = 20_000,
+    tokenizer: str = "",
     licence: str = "that of the table's owner",
 ) -> DomainData:
-    """Images in the rows of a csv ``file`` below ``root``.
+    """Images or texts in the rows of a csv ``file`` below ``root``.
 
-    Its columns are ``path`` (from the csv file's folder), ``label`` (empty where unknown),
-    ``domain``, and perhaps ``split`` (train, val or test in every row, else it is drawn) and
-    ``group`` (a patient, a camera; may be empty): rows of a group stay together in a drawn split,
-    and with ``metric='worst_group'`` the score is that of the worst group. Other columns are
-    passed over.
+    Its columns are ``path`` (from the csv file's folder) or ``text``, ``label`` (empty where
+    unknown), ``domain``, and perhaps ``split`` (train, val or test in every row, else it is drawn)
+    and ``group`` (a patient, a camera; may be empty): rows of a group stay together in a drawn
+    split, and with ``metric='worst_group'`` the score is that of the worst group. Other columns are
+    passed over. With ``numbers`` labels are numbers, and the metric is by default Pearson's r. Of
+    texts the first ``length`` tokens are kept, of the ``words`` most frequent words, or by the file
+    ``tokenizer`` below the root, a tokenizer.json of Hugging Face's.
     """
+    metric = metric or ("pearson" if numbers else "accuracy")
     if size < 1:
         raise BadInput(f"table(size={size}) leaves no pixels: size must be at least 1")
     place = Path(root) / file
     rows = read(place)
+    split, sources, vocabulary = splits(place, rows), (place,), ()
+    inputs: ImageFiles | torch.Tensor
+    if "path" in rows[0]:
+        inputs = images(place, rows, size)
+    else:
+        model = Path(root) / tokenizer if tokenizer else None
+        sources = (place, model) if model else sources
+        train = [True] * len(rows) if split is None else (split == TRAIN).tolist()
+        inputs, vocabulary = tokenized(
+            [row["text"] for row in rows],
+            length=length,
+            words=words,
+            tokenizer=model,
+            learned_from=[r["text"] for r, learn in zip(rows, train, strict=True) if learn],
+        )
+    class_names = [] if numbers else sorted({row["label"] for row in rows} - {""})
+    domain_names = list(dict.fromkeys(row["domain"] for row in rows))
+    group_names = sorted({row.get("group", "") for row in rows} - {""})
+    groups = codes(rows, "group", group_names) if group_names else None
+    told_apart = metric in OF_GROUPS
+    if told_apart and groups is None:
+        raise BadInput(f"{place} has no groups, which metric={metric!r} needs")
+    return DomainData(
+        inputs=inputs,
+        labels=values(place, rows) if numbers else codes(rows, "label", class_names),
+        domains=codes(rows, "domain", domain_names),
+        class_names=tuple(class_names),
+        domain_names=tuple(domain_names),
+        split=split,
+        units=groups,
+        groups=groups if told_apart else None,
+        group_names=tuple(group_names) if told_apart else (),
+        metric=metric,
+        licence=licence,
+        sources=sources,
+        vocabulary=vocabulary,
+    )
+
+
+def images(place: Path, rows: Sequence[dict[str, str]], size: int) -> ImageFiles:
+    """The images that the rows list. BadInput if one is not there, not below, or there twice."""
     top = place.parent.resolve()
     seen: dict[str, int] = {}
     for number, row in enumerate(rows, start=2):
@@ -46,27 +96,20 @@ def table(
         if path in seen:
             raise BadInput(f"{place}, line {number}: {path!r} is in line {seen[path]} too")
         seen[path] = number
-    class_names = sorted({row["label"] for row in rows} - {""})
-    domain_names = list(dict.fromkeys(row["domain"] for row in rows))
-    group_names = sorted({row.get("group", "") for row in rows} - {""})
-    groups = codes(rows, "group", group_names) if group_names else None
-    if metric == "worst_group" and groups is None:
-        raise BadInput(f"{place} has no groups, which metric='worst_group' needs")
-    told_apart = metric == "worst_group"
-    return DomainData(
-        inputs=ImageFiles(top, tuple(seen), size),
-        labels=codes(rows, "label", class_names),
-        domains=codes(rows, "domain", domain_names),
-        class_names=tuple(class_names),
-        domain_names=tuple(domain_names),
-        split=splits(place, rows),
-        units=groups,
-        groups=groups if told_apart else None,
-        group_names=tuple(group_names) if told_apart else (),
-        metric=metric,
-        licence=licence,
-        sources=(place,),
-    )
+    return ImageFiles(top, tuple(seen), size)
+
+
+def values(place: Path, rows: Sequence[dict[str, str]]) -> torch.Tensor:
+    """float32 [N] of labels that are numbers, NaN where the field is empty."""
+    found = []
+    for number, row in enumerate(rows, start=2):
+        try:
+            found.append(float(row["label"] or "nan"))
+        except ValueError:
+            found.append(math.inf)
+        if math.isinf(found[-1]):
+            raise BadInput(f"{place}, line {number}: label {row['label']!r} is no number")
+    return torch.tensor(found)
 
 
 def read(place: Path) -> list[dict[str, str]]:
@@ -85,13 +128,16 @@ def read(place: Path) -> list[dict[str, str]]:
         raise BadInput(
             f"{place} has no column {missing[0]!r}; it has {', '.join(columns) or 'nothing'}"
         )
+    if ("path" in columns) == ("text" in columns):
+        found = "both 'path' and 'text'" if "path" in columns else "no column 'path' or 'text'"
+        raise BadInput(f"{place} has {found}; it has {', '.join(columns) or 'nothing'}")
     if not rows:
         raise BadInput(f"{place} has no rows")
     for number, row in enumerate(rows, start=2):
         if None in row.values():
             raise BadInput(f"{place}, line {number} has fewer fields than the first line")
         for name in ("path", "domain"):
-            if not row[name].strip():
+            if not row.get(name, "text").strip():
                 raise BadInput(f"{place}, line {number}: {name} is empty")
         row.update({name: text.strip() for name, text in row.items()})
     return rows

@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import UNKNOWN, BadInput, Batch, Supervised, Task, mean_where, supervised_loss
+from benchbench import (
+    UNKNOWN,
+    BadInput,
+    Batch,
+    Supervised,
+    Task,
+    is_known,
+    mean_where,
+    supervised_loss,
+)
 
 
 class FromHead(Supervised):
@@ -93,6 +102,7 @@ class NoisyStudent(Supervised):
 
     n_weak = 1
     begins = "head"
+    regresses = True
 
     def __init__(self, encoder: nn.Module, task: Task, *, dropout: float = 0.5) -> None:
         if not 0 <= dropout < 1:
@@ -107,11 +117,13 @@ class NoisyStudent(Supervised):
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
         with torch.no_grad():
-            wanted = self.teacher.eval()(batch.weak[0]).argmax(1)
-        logits = self.predict(encoder(batch.views[0])).float()
-        rows = F.cross_entropy(logits, wanted, reduction="none")
-        loss = supervised_loss(logits, batch.labels)
-        return loss + mean_where(rows, batch.labels == UNKNOWN)
+            told = self.teacher.eval()(batch.weak[0])
+        scores, known = self.predict(encoder(batch.views[0])), is_known(batch.labels)
+        if batch.labels.is_floating_point():
+            wanted = told[:, 0].masked_fill(known, torch.nan)
+        else:
+            wanted = told.argmax(1).masked_fill(known, UNKNOWN)
+        return supervised_loss(scores, batch.labels) + supervised_loss(scores, wanted)
 
     def predict(self, z: Tensor) -> Tensor:
         return super().predict(self.dropout(z))

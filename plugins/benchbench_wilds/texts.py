@@ -32,8 +32,9 @@ def _amazon_rows(*, unlabelled: bool, **_: object) -> dict[str, int]:
 @published(
     home=f"{HOME}/#amazon",
     licence="research only",
-    files=[
-        f"amazon_v2.1/{file}" for file in ("RELEASE_v2.1.txt", "reviews.csv", "splits/user.csv")
+    files=lambda tokenizer, **_: [
+        *(f"amazon_v2.1/{file}" for file in ("RELEASE_v2.1.txt", "reviews.csv", "splits/user.csv")),
+        *([tokenizer] if tokenizer else ()),
     ],
     rows=_amazon_rows,
 )
@@ -89,13 +90,14 @@ def _civilcomments_rows(*, unlabelled: bool, **_: object) -> dict[str, int]:
 @published(
     home=f"{HOME}/#civilcomments",
     licence="CC0 1.0",
-    files=lambda unlabelled, **_: [
+    files=lambda unlabelled, tokenizer, **_: [
         *("civilcomments_v1.0/RELEASE_v1.0.txt", "civilcomments_v1.0/all_data_with_identities.csv"),
         *(
             f"civilcomments_unlabeled_v1.0/{file}"
             for file in ("RELEASE_v1.0.txt", "unlabeled_data_with_identities.csv")
             if unlabelled
         ),
+        *([tokenizer] if tokenizer else ()),
     ],
     rows=_civilcomments_rows,
 )

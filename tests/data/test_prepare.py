@@ -45,7 +45,7 @@ def data(tmp_path):
     (tmp_path / "images").mkdir()
     source = in_memory(tiny(None))
     for row in range(30):
-        array = source.images[row].permute(1, 2, 0).numpy()
+        array = source.inputs[row].permute(1, 2, 0).numpy()
         Image.fromarray(array).save(tmp_path / "images" / f"{row}.png")
     (tmp_path / "table.csv").write_text("…")
     return DomainData(
@@ -63,7 +63,7 @@ def data(tmp_path):
 
 
 def same(a, b):
-    columns = ("images", "labels", "domains", "split", "groups")
+    columns = ("inputs", "labels", "domains", "split", "groups")
     words = ("class_names", "domain_names", "group_names", "metric", "licence", "fingerprint")
     return all(torch.equal(getattr(a, n), getattr(b, n)) for n in columns) and all(
         getattr(a, n) == getattr(b, n) for n in words

@@ -201,7 +201,7 @@ def test_glyphs_show_their_two_colours_far_enough_apart_and_in_either_order(data
 def test_the_same_seed_gives_the_same_pixels_and_another_seed_others(data):
     again = bundled.digits(Path("elsewhere"))
     other = bundled.digits(Path("unread"), seed=1)
-    for column in ("images", "labels", "domains", "split", "units"):
+    for column in ("inputs", "labels", "domains", "split", "units"):
         assert torch.equal(getattr(data, column), getattr(again, column))
     for domain in DOMAINS.values():
         here = data.domains == domain

@@ -58,6 +58,37 @@ def test_groups_are_told_apart_where_the_worst_counts(plant):
         table(plant("path,label,domain\na/1.png,cat,clinic\n"), metric="worst_group")
 
 
+def test_labels_may_be_numbers(plant):
+    text = "path,label,domain\na/1.png,1.5,x\na/2.png,,x\na/3.png,-2e3,y\n"
+    data = table(plant(text), numbers=True)
+    assert data.labels[[0, 2]].tolist() == [1.5, -2000] and data.labels[1].isnan()
+    assert (data.class_names, data.metric) == ((), "pearson")
+    for wrong in ("many", "inf"):
+        with pytest.raises(BadInput, match=f"line 2: label '{wrong}' is no number"):
+            table(plant(text.replace("1.5", wrong)), numbers=True)
+
+
+TEXTS = """text,label,domain,split
+"Good, very good",pro,mail,train
+"Bad.",con,mail,val
+"Nothing new here",,chat,train
+"good unseen",con,chat,test
+"""
+
+
+def test_texts_stand_in_the_table(plant, tmp_path):
+    data = table(plant(TEXTS), length=3)
+    assert data.inputs.shape == (4, 3) and data.class_names == ("con", "pro")
+    words = [[data.vocabulary[t] for t in row if t >= 0] for row in data.inputs.tolist()]
+    assert words == [["good", ",", "very"], ["[UNK]", "[UNK]"], ["nothing", "new", "here"],
+                     ["good", "[UNK]"]]  # fmt: skip
+    assert data.labels.tolist() == [1, 0, UNKNOWN, 0]
+    drawn = table(plant(TEXTS.replace(",split", ",note")))
+    assert drawn.split is None and "bad" in drawn.vocabulary
+    with pytest.raises(BadInput, match=r"there is no tokenizer .*mine.json"):
+        table(plant(TEXTS), tokenizer="mine.json")
+
+
 def test_images_are_found_from_the_folder_of_the_table(plant, tmp_path):
     plant()
     (tmp_path / "b" / "mine.csv").write_text("path,label,domain\n4.png,cat,clinic\n")
@@ -68,7 +99,9 @@ def test_images_are_found_from_the_folder_of_the_table(plant, tmp_path):
     ("text", "sentence"),
     [
         ("path,class,domain\na/1.png,cat,x\n", "no column 'label'; it has path, class, domain"),
-        ("", "has no column 'path'; it has nothing"),
+        ("", "has no column 'label'; it has nothing"),
+        ("image,label,domain\na,b,c\n", "no column 'path' or 'text'; it has image, label, domain"),
+        ("path,text,label,domain\na,b,c,d\n", "has both 'path' and 'text'; it has path, text, lab"),
         ("path,label,domain\n", "has no rows"),
         (ROWS.replace("val,p2", "valid,p2"), "line 3: split is 'valid', not train, val or test"),
         (ROWS.replace("val,p2", ",p2"), "line 3: split is '', not train, val or test"),
