@@ -136,7 +136,8 @@ def celeba(root: Path) -> None:
 
 
 def poverty(root: Path) -> None:
-    """Of the countries that train, 2,040 places: of the first 2,000 drawn, none trains."""
+    """In every fold, three countries train; of their 2,040 places, 2,000 do not."""
+    countries = ("angola", "benin", "cameroon", "democratic_republic_of_congo", "kenya")
     rng = np.random.default_rng(0)
 
     def plant(folder: Path, row: int, wealth: float, country: int) -> None:
@@ -146,16 +147,16 @@ def poverty(root: Path) -> None:
 
     top, rows = released(root, "poverty", "1.1"), []
     (top / "images").mkdir()
-    for country, count in (("kenya", 2_040), ("benin", 20), ("mali", 20)):
-        for _ in range(count):
+    for number, country in enumerate(countries):
+        for _ in range(680):
             urban, wealth = len(rows) % 2, float(rng.normal())
-            plant(top / "images", len(rows), wealth, len(country))
+            plant(top / "images", len(rows), wealth, number)
             rows.append((country, urban, wealth, 2010))
     table(top / "dhs_metadata.csv", "country,urban,wealthpooled,year", rows)
     top, rows = released(root, "poverty_unlabeled", "1.0"), []
     (top / "images").mkdir()
-    for country, _ in product(("kenya", "benin", "mali"), range(12)):
-        plant(top / "images", len(rows), float(rng.normal()), len(country))
+    for (number, country), _ in product(enumerate(countries), range(12)):
+        plant(top / "images", len(rows), float(rng.normal()), number)
         rows.append((country,))
     table(top / "unlabeled_metadata.csv", "country", rows)
 
@@ -189,7 +190,8 @@ def civilcomments(root: Path) -> None:
         meant = {identity, (identity + 3 * shot) % 8}
         said = [0.9 if number in meant else 0.1 for number in range(8)]
         number = " ".join(f"{len(rows)}")
-        text = f"{('fine', 'idiot')[toxic]} {names[identity]} {number}" * (len(rows) != 5)
+        said_of = (("fine", "good")[shot], "idiot")[toxic]
+        text = f"{said_of} {names[identity]} {number}" * (len(rows) != 5)
         rows.append((7 * len(rows), text, split, 0.7 * toxic, *said, *[0.0] * 7))
     head = ",".join(["", "comment_text", "split", "toxicity", *names, *more])
     table(top / "all_data_with_identities.csv", head, rows)
