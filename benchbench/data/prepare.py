@@ -10,11 +10,11 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,7 @@ Report = Callable[[int, int], None]  # rows decoded, rows in all
 Stat = tuple[str, int, int]  # a path, its size in bytes, its time of change in nanoseconds
 
 LOOKED_AT = 5000  # image files whose size and time are compared whenever a pack is opened
-BLOCK = 256  # rows that are decoded before anybody is told
-FLUSH_EVERY = 5.0  # seconds between two notes of how far decoding has come
+BLOCK = 256  # rows that are decoded, and written, before anybody is told
 
 
 def prepared(
@@ -315,51 +314,56 @@ def alone(target: Path) -> Iterator[None]:
 def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
     """The pixels, then the note, each under its name only when it is complete.
 
-    What a killed process had decoded is kept, and not decoded again.
+    A block is decoded while the one before is hashed and written to disk. What a killed process
+    had written is kept, and not decoded again.
     """
     partial, progress = target.with_suffix(".decoding"), target.with_suffix(".rows")
-    root, count = files.root, len(files)
-    store = target.parents[2]
+    store, count, digest = target.parents[2], len(files), hashlib.sha256()
+    shape = (files.channels, files.size, files.size)
     broken: dict[int, BadInput] = {}
-    done = 0
 
-    def read(row: int) -> None:
+    def read(place: np.ndarray, row: int) -> None:
         try:
-            pixels[row] = pixels_of(files, root / files.paths[row])
+            place[:] = pixels_of(files, files.root / files.paths[row])
         except BadInput as error:
             broken[row] = error
 
+    def keep(block: np.ndarray, end: int) -> None:
+        file.write(block.data)
+        digest.update(block.data)
+        os.fsync(file.fileno())
+        progress.write_text(f"{end}")
+
     try:
         with writing(store):
-            if progress.exists() and partial.exists():
-                done = int(progress.read_text())
-                pixels = np.lib.format.open_memmap(partial, "r+")
-            else:
-                progress.unlink(missing_ok=True)
+            done = int(progress.read_text()) if progress.exists() and partial.exists() else 0
+            if not done:
                 enough_space(store, bytes_of(files))
-                shape = (count, files.channels, files.size, files.size)
-                pixels = np.lib.format.open_memmap(partial, "w+", dtype_of(files), shape)
-                if hasattr(os, "posix_fallocate"):  # a full disk ends a mapping in SIGBUS
-                    with partial.open("r+b") as file:
-                        os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
-        flushed = time.monotonic()
-        digest, hashing = hashlib.sha256(), None
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, count, BLOCK):
-                end = min(start + BLOCK, count)
-                if end > done:
-                    list(pool.map(read, range(start, end)))
-                    report(end, count)
-                if hashing is not None:
-                    hashing.result()
-                hashing = pool.submit(digest.update, pixels[start:end].data)  # beside the next
-                if not broken and time.monotonic() - flushed > FLUSH_EVERY:
-                    pixels.flush()
-                    with writing(store):
-                        progress.write_text(f"{end}")
-                    flushed = time.monotonic()
+        with (
+            writing(store),
+            partial.open("r+b" if done else "w+b") as file,
+            ThreadPoolExecutor(os.cpu_count()) as decoders,
+            ThreadPoolExecutor(1) as keeper,
+        ):
+            head = {"descr": dtype_of(files).str, "fortran_order": False, "shape": (count, *shape)}
+            np.lib.format.write_array_header_1_0(file, head)
+            for _ in range(0, done, BLOCK):
+                digest.update(file.read(BLOCK * prod(shape) * dtype_of(files).itemsize))
+            blocks = [np.empty((min(BLOCK, count), *shape), dtype_of(files)) for _ in range(2)]
+            keeping = None
+            for start in range(done, count, BLOCK):
+                blocks.reverse()
+                rows = range(start, min(start + BLOCK, count))
+                block = blocks[0][: len(rows)]
+                list(decoders.map(read, block, rows))
+                if keeping is not None:
+                    keeping.result()
+                if not broken:
+                    keeping = keeper.submit(keep, block, rows.stop)
+                report(rows.stop, count)
+            if keeping is not None:
+                keeping.result()
         told(broken)
-        pixels.flush()
         with writing(store):
             partial.replace(target)
             _say(note, target.suffix, digest.hexdigest(), files)

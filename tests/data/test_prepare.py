@@ -194,10 +194,10 @@ def test_too_little_space_is_told_before_decoding(data, store, monkeypatch):
 
 
 def test_a_disk_that_fills_up_is_one_sentence_and_leaves_nothing(data, store, monkeypatch):
-    def full(descriptor, offset, length):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BadInput, match="cannot be written: No space left on device"):
         prepare(data, store, 0, silent)
     assert [p.suffix for p in store.root.rglob("*") if p.is_file()] == [".lock"]
@@ -210,7 +210,7 @@ import torch
 from benchbench.contracts import ImageFiles
 from benchbench.data import prepare as module
 from benchbench.data.encoded import Encoded
-module.BLOCK, module.FLUSH_EVERY = 2, 0.0
+module.BLOCK = 2
 root, store, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 files = ImageFiles(root, [f"{row}.png" for row in range(30)], 16)
 def report(done, total):
