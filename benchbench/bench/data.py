@@ -28,13 +28,16 @@ PHOTOGRAPH = (500, 375)  # pixels: what most images of ImageNet have
 STEP_ROWS = 16  # a step of a batch is told from one of so many
 SOURCE = {"dataset": "blank"}
 OPENS = """
-import json, resource, sys, time
+import json, re, resource, sys, time
 from pathlib import Path
 from benchbench.bench.data import SOURCE, blank
 from benchbench.data.prepare import prepared
 from benchbench.store import Store
 
 def peak():
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage tells the peak of whoever started this process, too
+        return int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text())[1]) / 1e3
     kib = 1 if sys.platform == "darwin" else 1024
     return kib * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 

@@ -34,7 +34,8 @@ Report = Callable[[int, int], None]  # rows decoded, rows in all
 Stat = tuple[str, int, int]  # a path, its size in bytes, its time of change in nanoseconds
 
 LOOKED_AT = 5000  # image files whose size and time are compared whenever a pack is opened
-BLOCK = 256  # rows that are decoded, and written, before anybody is told
+BLOCK = 64  # rows that are decoded, and written, before anybody is told
+SYNC_EVERY = 8_000_000  # bytes after which what was written is made to reach the disk, and noted
 
 
 def prepared(
@@ -321,6 +322,7 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
     store, count, digest = target.parents[2], len(files), hashlib.sha256()
     shape = (files.channels, files.size, files.size)
     broken: dict[int, BadInput] = {}
+    waiting = 0  # bytes that may not be on disk yet
 
     def read(place: np.ndarray, row: int) -> None:
         try:
@@ -329,10 +331,14 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
             broken[row] = error
 
     def keep(block: np.ndarray, end: int) -> None:
-        file.write(block.data)
+        nonlocal waiting
+        waiting += file.write(block.data)
         digest.update(block.data)
-        os.fsync(file.fileno())
-        progress.write_text(f"{end}")
+        if waiting >= SYNC_EVERY or end == count:
+            file.flush()
+            os.fsync(file.fileno())
+            progress.write_text(f"{end}")
+            waiting = 0
 
     try:
         with writing(store):

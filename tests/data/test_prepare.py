@@ -210,7 +210,7 @@ import torch
 from benchbench.contracts import ImageFiles
 from benchbench.data import prepare as module
 from benchbench.data.encoded import Encoded
-module.BLOCK = 2
+module.BLOCK, module.SYNC_EVERY = 2, 0
 root, store, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 files = ImageFiles(root, [f"{row}.png" for row in range(30)], 16)
 def report(done, total):
