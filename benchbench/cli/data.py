@@ -226,6 +226,6 @@ def table_of(pack: Pack) -> str:
     head = ["domain", "train", "unlabelled", "val", "test", "classes"]
     text = tabulate(body, head, tablefmt="github", intfmt=",")
     size = " × ".join(map(str, pack.task.input_shape))
-    kind = f"tokens of {len(pack.vocabulary):,}" if pack.vocabulary else "pixels"
+    kind = f"tokens, of {len(pack.vocabulary):,} words" if pack.vocabulary else "pixels"
     about = f"{size} {kind}, fingerprint {pack.fingerprint[:12]}, {pack.licence}"
     return "\n".join([text, "", about, *lonely(pack)]) + "\n"

@@ -150,7 +150,7 @@ def run(suite: str, store: Path, data: Path, device: str, only: str, dry_run: bo
     plan.store.check(plan.bytes_needed(to_do))
     click.echo(
         f"{plan.suite.name}: {len(cells)} cells, {len(to_do)} to run on {plan.machine.name} in "
-        f"{plan.machine.precision}; store {store}",
+        f"{plan.machine.precision}; store {store}; the data's licence: {plan.pack.licence}",
         err=True,
     )
     with Progress(len(to_do)) as progress:
