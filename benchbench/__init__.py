@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         is_known,
         mean_where,
         published,
+        reads_file,
         supervised_loss,
     )
     from benchbench.data.text import tokenized
@@ -50,6 +51,7 @@ __all__ = [
     "mean_where",
     "parametrize_with_checks",
     "published",
+    "reads_file",
     "supervised_loss",
     "tokenized",
 ]

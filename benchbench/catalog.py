@@ -23,7 +23,16 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from benchbench import __version__, hookspecs
-from benchbench.spelling import instead, options_of, parse, settle, spell, split_pipeline
+from benchbench.spelling import (
+    digest_of,
+    instead,
+    options_of,
+    parse,
+    pinned,
+    settle,
+    spell,
+    split_pipeline,
+)
 from benchbench.terms import BadInput
 
 if TYPE_CHECKING:
@@ -35,6 +44,7 @@ Failures = Mapping[str, Mapping[str, str]]  # of an entry, its checks that fail,
 
 EXPECTED = "benchbench_expected_failures"  # what a plugin says of checks that it cannot pass
 DISTRIBUTION = "benchbench-shift"
+SOURCES = (".py", ".json", ".toml", ".txt")  # what a package's behaviour is written in
 LOCAL_FILE = "local file"  # stands for the distribution of a plugin that is a file
 FILE_MODULE = "benchbench_file_"  # how the names of modules made of such files start
 
@@ -47,7 +57,7 @@ class Plugin:
     distribution: str
     version: str
     entry_point: str  # the module that is loaded, or the name of a local file
-    digest: str  # sha256 over the Python files of the module's top-level package
+    digest: str  # sha256 over the sources of the module's top-level package
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"
@@ -132,8 +142,10 @@ class Catalog:
         if name not in known:
             missed = "".join(f"; {aside}" for aside in self.aside)
             raise BadInput(f"no {kind} is named {name!r}; {instead(name, known)}{missed}")
-        entry = self.entries[kind, name]
-        return Choice(entry, settle(f"{kind} {name}", entry.options, chosen))
+        entry, owner = self.entries[kind, name], f"{kind} {name}"
+        options = settle(owner, entry.options, chosen)
+        option = getattr(entry.factory, "reads_file", None)
+        return Choice(entry, pinned(owner, options, option) if option else options)
 
     def pipeline(self, text: str) -> list[Choice]:
         """The augmentations of ``a | b(key=value)``; none for ``none``."""
@@ -391,15 +403,12 @@ def module_of(path: Path) -> ModuleType:
 
 
 def source_digest(module: str) -> str:
-    """sha256 over the Python files of a module's top-level package, by relative path."""
+    """sha256 over the sources of a module's top-level package, by relative path."""
     spec = find_spec(module.partition(".")[0])
     if spec is None or spec.origin is None:
         return "none"
     origin = Path(spec.origin)
     folder = origin.parent
-    files = sorted(folder.rglob("*.py")) if spec.submodule_search_locations else [origin]
-    total = hashlib.sha256()
-    for path in files:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return total.hexdigest()
+    if not spec.submodule_search_locations:
+        return digest_of(folder, [origin])
+    return digest_of(folder, sorted(p for p in folder.rglob("*") if p.suffix in SOURCES))

@@ -247,6 +247,19 @@ def as_read(inputs: Tensor) -> Tensor:
     return inputs.float() if inputs.dtype.is_floating_point else inputs.long()
 
 
+def reads_file(option: str) -> Callable[[Factory], Factory]:
+    """Say that an option of the factory names a file or folder, whose content decides too.
+
+    Its sha256 becomes the factory's option ``sha256``, so that keys and records hold it.
+    """
+
+    def mark(factory: Factory) -> Factory:
+        factory.reads_file = option  # type: ignore[attr-defined]
+        return factory
+
+    return mark
+
+
 def for_text(factory: Factory) -> Factory:
     """Say of an encoder's or augmentation's factory that it is for texts, and not for images."""
     factory.modalities = frozenset({"text"})  # type: ignore[attr-defined]

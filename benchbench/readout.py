@@ -6,10 +6,8 @@ open is chosen on ``val``, which is labelled source as ``train`` is; ``unlabelle
 Where labels are numbers, ``num_classes`` is 0 and there is one score, the prediction.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 
 from benchbench.contracts import is_known
 from benchbench.features import Features
-from benchbench.spelling import instead, options_of, parse, settle, spell
+from benchbench.spelling import instead, options_of, parse, pinned, settle, spell
 from benchbench.terms import BadInput
 
 Scores = Callable[[Tensor], Tensor]
@@ -220,10 +218,7 @@ def read_embeddings(path: str) -> np.ndarray:
 def with_digest(options: dict[str, Any]) -> dict[str, Any]:
     """The options with the sha256 of the file they name; BadInput if another was asked for."""
     read_embeddings(options["embeddings"])
-    found = hashlib.sha256(Path(options["embeddings"]).read_bytes()).hexdigest()
-    if options["sha256"] not in ("", found):
-        raise BadInput(f"readout zero_shot: {options['embeddings']} is not the file of this sha256")
-    return {**options, "sha256": found}
+    return pinned("readout zero_shot", options, "embeddings")
 
 
 def class_sums(features: Features, num_classes: int) -> Tensor:

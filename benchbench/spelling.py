@@ -1,9 +1,12 @@
 """The grammar ``name(key=value)``: how everything that can be chosen is spelled."""
 
 import ast
+import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from benchbench.terms import BadInput
@@ -36,6 +39,39 @@ def settle(owner: str, options: Mapping[str, Any], chosen: Mapping[str, Any]) ->
             )
         settled[name] = value
     return settled
+
+
+def pinned(owner: str, options: Mapping[str, Any], option: str) -> dict[str, Any]:
+    """The options, with the sha256 of the file or folder that ``option`` names as ``sha256``.
+
+    BadInput if another was asked for. What is neither file nor folder stays as it is.
+    """
+    place = Path(options[option])
+    if not options[option] or not place.exists():
+        return dict(options)
+    if place.is_dir():
+        found = digest_of(place, sorted(path for path in place.rglob("*") if path.is_file()))
+    else:
+        found = _sha256(place, place.stat().st_size, place.stat().st_mtime_ns)
+    if options["sha256"] not in ("", found):
+        raise BadInput(f"{owner}: {place} is not the file of this sha256")
+    return {**options, "sha256": found}
+
+
+def digest_of(folder: Path, files: Iterable[Path]) -> str:
+    """sha256 over the files, by their paths from the folder."""
+    total = hashlib.sha256()
+    for path in files:
+        content = _sha256(path, path.stat().st_size, path.stat().st_mtime_ns)
+        total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return total.hexdigest()
+
+
+@cache
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """Of the file's content, read again only if size or time of change is another."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _alike(value: Any, default: Any) -> Any:

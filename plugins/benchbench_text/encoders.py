@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from benchbench import PADDING, BadInput, Task, for_text
+from benchbench import PADDING, BadInput, Task, for_text, reads_file
 
 
 class Transformer(nn.Module):
@@ -66,10 +66,12 @@ class HuggingFace(nn.Module):
 
 
 @for_text
+@reads_file("pretrained")
 def hugging_face(
     task: Task,
     *,
     pretrained: str = "",
+    sha256: str = "",
     architecture: str = "bert",
     width: int = 128,
     depth: int = 2,
@@ -77,9 +79,9 @@ def hugging_face(
 ) -> nn.Module:
     """Any encoder of Hugging Face's transformers (extra `text`), the mean of its last layer.
 
-    ``pretrained`` is a folder or a name of their hub; the dataset must be tokenised by its
-    tokenizer.json. Without it, random weights of an ``architecture`` such as bert, distilbert or
-    roberta, and of this size.
+    ``pretrained`` is a folder, whose ``sha256`` the record holds, or a name of their hub; the dataset
+    must be tokenised by its tokenizer.json. Without it, random weights of an ``architecture`` such as
+    bert, distilbert or roberta, and of this size.
     """
     try:
         import transformers
@@ -124,6 +126,6 @@ def hugging_face(
 
 
 def mean_of_tokens(x: Tensor, kept: Tensor) -> Tensor:
-    """[B, D], the mean of x [B, L, D] over the places that are ``kept``, bool [B, L]."""
-    weight = kept[:, :, None].to(x.dtype)
-    return (x * weight).sum(1) / weight.sum(1)
+    """float32 [B, D], the mean of x [B, L, D] over the places that are ``kept``, bool [B, L]."""
+    weight = kept[:, :, None].float()
+    return (x.float() * weight).sum(1) / weight.sum(1)

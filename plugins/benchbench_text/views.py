@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchbench import PADDING, BadInput, Task, for_text
+from benchbench import PADDING, BadInput, Task, for_text, reads_file
 
 View = Callable[[Tensor], Tensor]
 
@@ -51,12 +51,13 @@ def span(task: Task, *, share: tuple[float, float] = (0.5, 1.0)) -> View:
 
 
 @for_text
-def synonyms(task: Task, *, p: float = 0.2, file: str = "") -> View:
+@reads_file("file")
+def synonyms(task: Task, *, p: float = 0.2, file: str = "", sha256: str = "") -> View:
     """Each word that has synonyms becomes one of them with probability p.
 
     Synonym replacement (Wei and Zou 2019, arXiv:1901.11196). Words of one line of ``file`` stand
     for each other; without one, some hundred lines of common English words. Only words of the
-    dataset's vocabulary count.
+    dataset's vocabulary count. The record holds the file's ``sha256``.
     """
     check_share("synonyms", p)
     numbers = {word: number for number, word in enumerate(task.vocabulary)}

@@ -1,5 +1,6 @@
 """Encoders and views of texts, beside plain loops and transformers itself."""
 
+import hashlib
 import random
 
 import pytest
@@ -89,6 +90,23 @@ def test_words_become_others_of_their_line_as_often_as_p_says(tmp_path):
         synonyms(TASK, file=str(tmp_path / "none.txt"))
     with pytest.raises(BadInput, match="has no two words of one line"):
         synonyms(Task((4,), 2, 2, ("xylophone", "good")))
+
+
+def test_what_a_file_or_a_folder_holds_is_a_part_of_the_spelling(tmp_path):
+    file, catalog = tmp_path / "mine.txt", make_catalog()
+    file.write_text("good fine\n")
+    first = catalog.resolve("augmentation", f"synonyms(file='{file}')").text
+    assert hashlib.sha256(b"good fine\n").hexdigest() in first
+    file.write_text("good bad !\n")
+    other = catalog.resolve("augmentation", f"synonyms(file='{file}')").text
+    assert other != first
+    with pytest.raises(BadInput, match=r"synonyms: .*mine.txt is not the file of this sha256"):
+        catalog.resolve("augmentation", first)
+    spelled = f"hugging_face(pretrained='{tmp_path}')"
+    folder = catalog.resolve("encoder", spelled).text
+    (tmp_path / "config.json").write_text("{}")
+    assert catalog.resolve("encoder", spelled).text != folder
+    assert "sha256=''" in catalog.resolve("encoder", "hugging_face(pretrained='a/name')").text
 
 
 def test_what_stays_moves_up():
