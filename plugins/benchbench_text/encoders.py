@@ -79,9 +79,9 @@ def hugging_face(
 ) -> nn.Module:
     """Any encoder of Hugging Face's transformers (extra `text`), the mean of its last layer.
 
-    ``pretrained`` is a folder, whose ``sha256`` the record holds, or a name of their hub; the dataset
-    must be tokenised by its tokenizer.json. Without it, random weights of an ``architecture`` such as
-    bert, distilbert or roberta, and of this size.
+    ``pretrained`` is a folder, whose ``sha256`` the record holds, or a name of their hub; the
+    dataset must be tokenised by its tokenizer.json. Without it, random weights of an
+    ``architecture`` such as bert, distilbert or roberta, and of this size.
     """
     try:
         import transformers
