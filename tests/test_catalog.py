@@ -305,3 +305,5 @@ def test_the_digest_follows_the_source(tmp_path, monkeypatch):
     assert len({before, between, source_digest("some_plugin")}) == 3
     (package / "inner.py").write_text("b = 1\n")
     assert source_digest("some_plugin") == between
+    (package / "words.txt").write_text("good fine\n")  # what the package reads is its source, too
+    assert source_digest("some_plugin") != between
