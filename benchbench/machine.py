@@ -6,6 +6,7 @@ import platform
 import resource
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,10 @@ import torch
 from benchbench.record import Environment
 from benchbench.terms import BadInput, Precision
 
-PACKAGES = ("numpy", "pillow", "scikit-learn", "timm", "torch", "torchvision", "wilds")
+PACKAGES = (
+    *("numpy", "pillow", "scikit-learn", "timm", "tokenizers", "torch", "torchvision", "wilds"),
+    *(("transformers",) if find_spec("transformers") else ()),
+)
 
 
 @dataclass(frozen=True)

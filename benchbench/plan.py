@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, reduce
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -52,8 +53,6 @@ class Facts:
     nbytes: int  # of both, in the store
     width: int  # num_features
     linear_head: bool = False  # one that the next stage can begin with
-    modalities: frozenset[str] = frozenset()
-    regresses: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,9 +135,15 @@ class Plan:
                 "task": self._task,
                 "seed": cell.seed,
                 "protocol": self.suite.protocol,
-                "versions": {name: version(name) for name in ("timm", "torch")},
+                "versions": {name: version(name) for name in self._libraries},
             }
         )
+
+    @cached_property
+    def _libraries(self) -> tuple[str, ...]:
+        """Those that encoders are made of."""
+        text = self.pack.vocabulary and find_spec("transformers")
+        return ("timm", "torch", "transformers") if text else ("timm", "torch")
 
     @cached_property
     def _task(self) -> dict[str, object]:
@@ -191,14 +196,18 @@ class Plan:
 
     def _look(self, encoder: str, objective: str | None) -> Facts:
         choice = self.catalog.resolve("encoder", encoder)
-        self._check_modality(choice)
+        check_modality(choice, self.pack.task, self.catalog)
         network = build_encoder(choice, self.pack.task, seed=0)
         if objective is None:
             width = cast(int, network.num_features)
             return Facts((), False, "fresh", (), nbytes(network), width)
-        built = self.catalog.resolve("objective", objective).build(network, self.pack.task)
+        chosen = self.catalog.resolve("objective", objective)
+        if isinstance(chosen.entry.factory, type):  # before it is built, as far as a class tells
+            check_learns(chosen, chosen.entry.factory, self.pack.task)
+        built = chosen.build(network, self.pack.task)
         if not isinstance(built, Objective) or not set(built.reads) <= {"labels", "domains"}:
             raise BadInput(f"objective {objective} breaks the contract of Objective")
+        check_learns(chosen, type(built), self.pack.task)
         size = nbytes(network) + nbytes(built)
         wanted = {"full": built.n_views, "weak": built.n_weak, "small": built.n_small}
         return Facts(
@@ -209,22 +218,6 @@ class Plan:
             size,
             cast(int, network.num_features),
             isinstance(built, Supervised),
-            frozenset(built.modalities),
-            built.regresses,
-        )
-
-    def _check_modality(self, choice: Choice) -> None:
-        """BadInput if it is for images and the data are texts, or the other way round."""
-        entry, mine = choice.entry, self.pack.task.modality
-        if mine in entry.modalities:
-            return
-        others = [
-            e.name for e in self.catalog.entries.values()
-            if e.kind == entry.kind and mine in e.modalities
-        ]  # fmt: skip
-        raise BadInput(
-            f"{entry.kind} {entry.name} is for {'s and '.join(entry.modalities)}s, and "
-            f"{self.dataset.entry.name} is of {mine}s; for them there is {', '.join(others)}"
         )
 
     def check(self, cell: Cell) -> None:
@@ -243,7 +236,6 @@ class Plan:
                     f"method {method.name}: {link.stage.objective} reads labels, but sees "
                     f"{link.stage.sees}, where there are none; labels = {method.labels!r}"
                 )
-            self._check_task(method, link)
             self._check_views(method, link)
             self._check_beginning(method, link)
         if build_readout is None:
@@ -252,29 +244,19 @@ class Plan:
                 owner = last or "an untrained encoder"
                 raise BadInput(f"method {method.name}: {owner} has no head; use readout linear")
 
-    def _check_task(self, method: Method, link: Link) -> None:
-        name, facts = link.stage.objective, self.facts(method.encoder, link.stage.objective)
-        task, data = self.pack.task, self.dataset.entry.name
-        if task.modality not in facts.modalities:
-            kinds = "s and ".join(sorted(facts.modalities))
-            raise BadInput(
-                f"method {method.name}: {name} is for {kinds}s, {data} of {task.modality}s"
-            )
-        if "labels" in link.reads and not task.num_classes and not facts.regresses:
-            raise BadInput(
-                f"method {method.name}: {name} reads classes, and the labels of {data} are numbers"
-            )
-
     def _check_views(self, method: Method, link: Link) -> None:
         for choice in (choice for choices in link.views.values() for choice in choices):
-            self._check_modality(choice)
+            check_modality(choice, self.pack.task, self.catalog)
         views, name = build_views(link, self.pack.task), link.stage.objective
         if "small" not in link.views:
             return
         if link.stage.small is None:
+            how = 'set small = "swav_views(scale=(0.05, 0.14), size=…)", or ask it for none'
+            if self.pack.vocabulary:
+                how = f"ask it for none, as in {name.partition('(')[0]}(small=0)"
             raise BadInput(
                 f"method {method.name}: {name} makes small views, but the stage does not say how; "
-                'set small = "swav_views(scale=(0.05, 0.14), size=…)", or ask it for none'
+                f"{how}"
             )
         small = views.small(self.pack.task.blank(2))
         encoder = build_encoder(self.catalog.resolve("encoder", method.encoder), self.pack.task, 0)
@@ -311,6 +293,34 @@ def stage_seed(cell: Cell, depth: int) -> int:
     return derive_seed(cell.seed, "stage", depth)
 
 
+def check_modality(choice: Choice, task: Task, catalog: Catalog) -> None:
+    """BadInput if it is for images and the data are texts, or the other way round."""
+    entry = choice.entry
+    if task.modality not in entry.modalities:
+        others = ", ".join(
+            e.name
+            for e in catalog.entries.values()
+            if e.kind == entry.kind and task.modality in e.modalities
+        )
+        mine = "s and ".join(sorted(entry.modalities))
+        raise BadInput(
+            f"{entry.kind} {entry.name} is for {mine}s, and the data are {task.modality}s; for "
+            f"them there is {others}"
+        )
+
+
+def check_learns(choice: Choice, kind: type, task: Task) -> None:
+    """BadInput if an objective of this class cannot learn from such data."""
+    if not issubclass(kind, Objective):
+        return
+    if task.modality not in kind.modalities:
+        mine = "s and ".join(sorted(kind.modalities))
+        raise BadInput(f"{choice.entry.name} is for {mine}s, and the data are {task.modality}s")
+    wants_classes = "labels" in kind.reads or kind.predict is not Objective.predict
+    if wants_classes and not task.num_classes and not kind.regresses:
+        raise BadInput(f"{choice.entry.name} wants classes, and the data's labels are numbers")
+
+
 def build_encoder(choice: Choice, task: Task, seed: int) -> nn.Module:
     """An encoder whose random weights are a function of the seed, tried on two blank rows."""
     torch.manual_seed(derive_seed(seed, "encoder"))
@@ -321,7 +331,7 @@ def build_encoder(choice: Choice, task: Task, seed: int) -> nn.Module:
     with torch.no_grad():
         try:
             shape = tuple(encoder.eval()(task.blank(2)).shape)
-        except (RuntimeError, AssertionError, ValueError) as error:
+        except Exception as error:  # as many types as there are networks
             size = f"{task.modality}s of {' × '.join(map(str, task.input_shape))}"
             raise BadInput(f"encoder {choice.text} cannot read {size}: {error}") from None
     if shape != (2, width):

@@ -46,14 +46,19 @@ def pinned(owner: str, options: Mapping[str, Any], option: str) -> dict[str, Any
 
     BadInput if another was asked for. What is neither file nor folder stays as it is.
     """
-    place = Path(options[option])
-    if not options[option] or not place.exists():
+    named, asked = options[option], options["sha256"]
+    place = Path(named or "")
+    if not named or not place.exists():
+        if asked:
+            raise BadInput(
+                f"{owner}: there is no file {named!r} here whose sha256 could be compared"
+            )
         return dict(options)
     if place.is_dir():
         found = digest_of(place, sorted(path for path in place.rglob("*") if path.is_file()))
     else:
         found = _sha256(place, place.stat().st_size, place.stat().st_mtime_ns)
-    if options["sha256"] not in ("", found):
+    if asked not in ("", found):
         raise BadInput(f"{owner}: {place} is not the file of this sha256")
     return {**options, "sha256": found}
 

@@ -117,9 +117,11 @@ def test_the_record_is_of_the_predictions_that_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("chain", "readout", "sentence"),
     [
-        ("fixmatch", "linear", "fixmatch reads classes, and the labels of heights are numbers"),
-        ("vada", "linear", "vada reads classes"),
-        ("jan", "linear", "jan reads classes"),
+        ("fixmatch", "linear", "fixmatch wants classes, and the data's labels are numbers"),
+        ("vada", "linear", "vada wants classes"),
+        ("jan", "linear", "jan wants classes"),
+        ("sentry", "linear", "sentry wants classes"),
+        ("erm > dirt_t", "linear", "dirt_t wants classes"),
         ("simclr", "prototype", "readout prototype wants classes, and labels are numbers; there"),
     ],
 )

@@ -168,10 +168,13 @@ def show(
 ) -> None:
     """Draw a sheet of DATASET: a row for each class, columns for each domain."""
     from benchbench.data.inspect import contact_sheet
-    from benchbench.plan import build_augmentation
+    from benchbench.plan import build_augmentation, check_modality
 
     _, pack = opened(dataset, store, data)
-    steps = catalog().pipeline(augmentation)
+    known = catalog()
+    steps = known.pipeline(augmentation)
+    for step in steps:
+        check_modality(step, pack.task, known)
     augment = build_augmentation(steps, pack.task) if steps else None
     sheet = contact_sheet(pack, augment, classes, images, views, seed)
     try:

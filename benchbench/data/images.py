@@ -16,14 +16,17 @@ def pixels_of(files: ImageFiles, path: Path) -> np.ndarray:
         return read_image(path, files.size, files.crop)
     try:
         values = np.asarray(files.reader(path))
-        if values.ndim != 3 or len(values) != files.channels or not np.isfinite(values).all():
-            raise ValueError(f"it holds {values.shape}, not finite [{files.channels}, H, W]")
-        if values.shape[1:] == (files.size, files.size):
-            return values.astype(np.float16)
+        if values.ndim != 3 or len(values) != files.channels:
+            raise ValueError(f"it holds {values.shape}, not [{files.channels}, H, W]")
         side = (files.size, files.size)
-        planes = [Image.fromarray(plane.astype(np.float32)) for plane in values]
-        resized = [np.asarray(p.resize(side, Image.Resampling.BILINEAR)) for p in planes]
-        return np.stack(resized).astype(np.float16)
+        if values.shape[1:] != side:
+            planes = [Image.fromarray(plane.astype(np.float32)) for plane in values]
+            values = np.stack(
+                [np.asarray(p.resize(side, Image.Resampling.BILINEAR)) for p in planes]
+            )
+        if not (np.abs(values) <= np.finfo(np.float16).max).all():  # nor NaN
+            raise ValueError("it holds numbers that float16 cannot")
+        return values.astype(np.float16)
     except Exception as error:  # as many types as there are readers
         raise BadInput(f"image {path} cannot be decoded: {error}") from None
 

@@ -131,6 +131,8 @@ def lines_of(pack: Pack, classes: int) -> list[tuple[str, Tensor]]:
     known = is_known(pack.labels)
     if pack.class_names:
         lines = [(name, pack.labels == k) for k, name in enumerate(pack.class_names[:classes])]
+    elif not known.any():
+        lines = []
     else:
         low, high = pack.labels[known].quantile(torch.tensor([1 / 3, 2 / 3])).tolist()
         middle = known & (pack.labels > low) & (pack.labels <= high)

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchbench.contracts import DomainData, ImageFiles, Task, is_known
 from benchbench.data.encoded import Encoded
 from benchbench.data.splits import draw_split
-from benchbench.metrics import resolve_metric
+from benchbench.metrics import OF_GROUPS, resolve_metric
 from benchbench.terms import PADDING, TEST, TRAIN, UNKNOWN, VAL, BadInput
 
 INPUTS = {(4, torch.uint8), (4, torch.float16), (2, torch.int32)}  # dimensions and dtypes
@@ -123,6 +123,8 @@ def digest_of(inputs: Tensor) -> str:
             "the dataset's images must be uint8 or float16 of shape [N, C, H, W], and its texts "
             "int32 of shape [N, L]"
         )
+    if inputs.dtype == torch.float16 and not inputs.isfinite().all():
+        raise BadInput("the dataset's images hold NaN or infinity")
     return hashlib.sha256(inputs.contiguous().numpy().data).hexdigest()
 
 
@@ -139,6 +141,14 @@ def check_shift(pack: Pack, labelled: Sequence[str], targets: Sequence[str], shi
                 raise BadInput(f"shift {shift}: domain {name!r} has no labelled {word} rows")
     rows = torch.cat([pack.with_label(pack.rows(name, TRAIN)) for name in labelled])
     classes = set(pack.labels[rows].tolist())
+    for name in {*labelled, *targets} if pack.metric in OF_GROUPS else ():
+        tests = pack.with_label(pack.rows(name, TEST))
+        groups = torch.zeros(0) if pack.groups is None else pack.groups[tests]
+        if len(tests) and not (groups if groups.dtype == torch.bool else groups >= 0).any():
+            raise BadInput(
+                f"shift {shift}: the metric {pack.metric} is of groups, and no test row of domain "
+                f"{name!r} is in one"
+            )
     for name in targets:
         tests = pack.with_label(pack.rows(name, TEST))
         if not len(tests):

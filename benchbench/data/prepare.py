@@ -7,6 +7,8 @@ dataset's plugin.
 """
 
 import hashlib
+import inspect
+import io
 import json
 import os
 import shutil
@@ -63,7 +65,7 @@ def prepared(
     columns = {"labels": pack.labels, "domains": pack.domains, "split": pack.split}
     if pack.groups is not None:
         columns["groups"] = pack.groups
-    short = {n: c.to(torch.int32) if c.dtype == torch.int64 else c for n, c in columns.items()}
+    short = {name: shortened(column) for name, column in columns.items()}
     note = {
         **{name: getattr(pack, name) for name in NOTED},
         "dataset": identity["dataset"],
@@ -72,6 +74,13 @@ def prepared(
     }
     store.write("packs", key, short, note)
     return pack
+
+
+def shortened(column: Tensor) -> Tensor:
+    """In half the bytes, if its numbers are so small."""
+    if column.dtype != torch.int64 or (len(column) and int(column.abs().max()) >= 2**31):
+        return column
+    return column.to(torch.int32)
 
 
 def verified(
@@ -154,7 +163,7 @@ def _opened(columns: Mapping[str, Tensor], note: Any, store: Store) -> Pack | No
         return None
     tensors: dict[str, Any] = {"groups": None}
     tensors |= {n: c.long() if c.dtype == torch.int32 else c for n, c in columns.items()}
-    words = {name: note[name] for name in NOTED}
+    words = {name: note.get(name, ()) for name in NOTED}
     words = {n: tuple(word) if isinstance(word, list) else word for n, word in words.items()}
     return Pack(opened(place), **tensors, **words)
 
@@ -285,7 +294,9 @@ def listed(files: ImageFiles, folder: Path) -> Path:
     """Where the files' pixels belong: a name made of theirs, their sizes and times of change."""
     how: list[Any] = [files.size] if files.crop is None else [files.size, files.crop]
     if files.reader:
-        how += [files.reader.__module__, files.reader.__qualname__, files.channels]
+        source = inspect.getsourcefile(files.reader)
+        code = hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()
+        how += [files.reader.__qualname__, code, files.channels]
     root = files.root.resolve()
     listing = hashlib.sha256(f"{how}\0{root}\n".encode())
     for path in files.paths:
@@ -312,6 +323,23 @@ def alone(target: Path) -> Iterator[None]:
         lock.release()
 
 
+def _header(kind: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """What an .npy file begins with."""
+    buffer = io.BytesIO()
+    said = {"descr": kind.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, said)
+    return buffer.getvalue()
+
+
+def _rows_in(partial: Path, progress: Path, head: int, row: int) -> int:
+    """How many rows of a killed process are on disk for certain."""
+    try:
+        done = int(progress.read_text())
+        return done if partial.stat().st_size >= head + done * row else 0
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
 def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
     """The pixels, then the note, each under its name only when it is complete.
 
@@ -320,7 +348,8 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
     """
     partial, progress = target.with_suffix(".decoding"), target.with_suffix(".rows")
     store, count, digest = target.parents[2], len(files), hashlib.sha256()
-    shape = (files.channels, files.size, files.size)
+    shape, kind = (files.channels, files.size, files.size), dtype_of(files)
+    head = _header(kind, (count, *shape))
     broken: dict[int, BadInput] = {}
     waiting = 0  # bytes that may not be on disk yet
 
@@ -337,13 +366,16 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
         if waiting >= SYNC_EVERY or end == count:
             file.flush()
             os.fsync(file.fileno())
-            progress.write_text(f"{end}")
+            scratch = progress.with_suffix(".part")
+            scratch.write_text(f"{end}")
+            scratch.replace(progress)
             waiting = 0
 
     try:
         with writing(store):
-            done = int(progress.read_text()) if progress.exists() and partial.exists() else 0
+            done = _rows_in(partial, progress, len(head), prod(shape) * kind.itemsize)
             if not done:
+                progress.unlink(missing_ok=True)  # it may be of a file that is gone
                 enough_space(store, bytes_of(files))
         with (
             writing(store),
@@ -351,11 +383,10 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
             ThreadPoolExecutor(os.cpu_count()) as decoders,
             ThreadPoolExecutor(1) as keeper,
         ):
-            head = {"descr": dtype_of(files).str, "fortran_order": False, "shape": (count, *shape)}
-            np.lib.format.write_array_header_1_0(file, head)
+            file.write(head)
             for _ in range(0, done, BLOCK):
-                digest.update(file.read(BLOCK * prod(shape) * dtype_of(files).itemsize))
-            blocks = [np.empty((min(BLOCK, count), *shape), dtype_of(files)) for _ in range(2)]
+                digest.update(file.read(BLOCK * prod(shape) * kind.itemsize))
+            blocks = [np.empty((min(BLOCK, count), *shape), kind) for _ in range(2)]
             keeping = None
             for start in range(done, count, BLOCK):
                 blocks.reverse()

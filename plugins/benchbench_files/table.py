@@ -85,30 +85,30 @@ def table(
 def images(place: Path, rows: Sequence[dict[str, str]], size: int) -> ImageFiles:
     """The images that the rows list. BadInput if one is not there, not below, or there twice."""
     top = place.parent.resolve()
-    seen: dict[str, int] = {}
-    for number, row in enumerate(rows, start=2):
+    seen: dict[str, str] = {}
+    for row in rows:
         path = row["path"]
         where = (top / path).resolve()
         if not where.is_relative_to(top):
-            raise BadInput(f"{place}, line {number}: {path!r} lies outside {top}")
+            raise BadInput(f"{place}, line {row['line']}: {path!r} lies outside {top}")
         if not where.is_file():
-            raise BadInput(f"{place}, line {number}: there is no image {where}")
+            raise BadInput(f"{place}, line {row['line']}: there is no image {where}")
         if path in seen:
-            raise BadInput(f"{place}, line {number}: {path!r} is in line {seen[path]} too")
-        seen[path] = number
+            raise BadInput(f"{place}, line {row['line']}: {path!r} is in line {seen[path]} too")
+        seen[path] = row["line"]
     return ImageFiles(top, tuple(seen), size)
 
 
 def values(place: Path, rows: Sequence[dict[str, str]]) -> torch.Tensor:
     """float32 [N] of labels that are numbers, NaN where the field is empty."""
     found = []
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
         try:
             found.append(float(row["label"] or "nan"))
         except ValueError:
             found.append(math.inf)
         if math.isinf(found[-1]):
-            raise BadInput(f"{place}, line {number}: label {row['label']!r} is no number")
+            raise BadInput(f"{place}, line {row['line']}: label {row['label']!r} is no number")
     return torch.tensor(found)
 
 
@@ -119,7 +119,10 @@ def read(place: Path) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             columns = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = columns
-            rows = [{name: row[name] for name in KNOWN if name in row} for row in reader]
+            rows = [
+                {name: row[name] for name in KNOWN if name in row} | {"line": f"{reader.line_num}"}
+                for row in reader
+            ]
     except FileNotFoundError:
         raise BadInput(f"there is no file {place}: {around(place)}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -133,12 +136,12 @@ def read(place: Path) -> list[dict[str, str]]:
         raise BadInput(f"{place} has {found}; it has {', '.join(columns) or 'nothing'}")
     if not rows:
         raise BadInput(f"{place} has no rows")
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
         if None in row.values():
-            raise BadInput(f"{place}, line {number} has fewer fields than the first line")
+            raise BadInput(f"{place}, line {row['line']} has fewer fields than the first line")
         for name in ("path", "domain"):
             if not row.get(name, "text").strip():
-                raise BadInput(f"{place}, line {number}: {name} is empty")
+                raise BadInput(f"{place}, line {row['line']}: {name} is empty")
         row.update({name: text.strip() for name, text in row.items()})
     return rows
 
@@ -152,9 +155,9 @@ def codes(rows: Sequence[dict[str, str]], column: str, names: Sequence[str]) -> 
 def splits(place: Path, rows: Sequence[dict[str, str]]) -> torch.Tensor | None:
     if not any(row.get("split") for row in rows):
         return None
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
         if row["split"] not in SPLITS:
             raise BadInput(
-                f"{place}, line {number}: split is {row['split']!r}, not train, val or test"
+                f"{place}, line {row['line']}: split is {row['split']!r}, not train, val or test"
             )
     return torch.tensor([SPLITS[row["split"]] for row in rows])

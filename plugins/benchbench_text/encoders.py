@@ -1,5 +1,7 @@
 """Encoders of texts. Their dropout alone makes two views of one text, as in SimCSE."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -91,13 +93,14 @@ def hugging_face(
         ) from None
     length, words = task.input_shape[0], len(task.vocabulary)
     if pretrained:
-        model = transformers.AutoModel.from_pretrained(pretrained)
-        known, places = model.config.vocab_size, model.config.max_position_embeddings
-        if known < words:
+        known = vocabulary_of(pretrained)
+        if any(known.get(word) != n for n, word in enumerate(task.vocabulary) if word):
             raise BadInput(
-                f"hugging_face: {pretrained} knows {known:,} tokens, and the dataset has "
-                f'{words:,}; give the dataset its tokenizer.json, as in tokenizer="…"'
+                f"hugging_face: the dataset's tokens are not those of {pretrained}; give the "
+                'dataset its tokenizer.json, as in tokenizer="…"'
             )
+        model = transformers.AutoModel.from_pretrained(pretrained).float()
+        places = model.config.max_position_embeddings
         if places < length:
             raise BadInput(
                 f"hugging_face: {pretrained} reads {places} tokens, and the dataset's texts have "
@@ -123,6 +126,19 @@ def hugging_face(
         }
     )
     return HuggingFace(transformers.AutoModel.from_config(config), first=1)
+
+
+def vocabulary_of(pretrained: str) -> dict[str, int]:
+    """The number of every token. BadInput if there is no tokenizer.json."""
+    from tokenizers import Tokenizer
+
+    file = Path(pretrained) / "tokenizer.json"
+    try:
+        if Path(pretrained).is_dir():
+            return Tokenizer.from_file(str(file)).get_vocab()
+        return Tokenizer.from_pretrained(pretrained).get_vocab()
+    except Exception as error:  # the library raises nothing narrower
+        raise BadInput(f"hugging_face: {pretrained} has no tokenizer.json: {error}") from None
 
 
 def mean_of_tokens(x: Tensor, kept: Tensor) -> Tensor:

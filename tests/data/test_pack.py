@@ -122,6 +122,14 @@ def test_data_that_break_the_contract_are_refused(tmp_path, column, value, sente
         in_memory(replace(tiny(None), **{column: value}))
 
 
+def test_a_metric_of_groups_needs_some_wherever_it_scores():
+    data = tiny(None)
+    groups = (data.domains == 0).long() - 1
+    pack = in_memory(replace(data, groups=groups, group_names=("one",), metric="worst_group"))
+    with pytest.raises(BadInput, match="of groups, and no test row of domain 'right' is in one"):
+        check_shift(pack, ("left",), ("right",), "left > right")
+
+
 def test_a_drawn_split_has_the_same_shares_of_every_class_and_domain():
     data = tiny(None)
     split = draw_split(data.labels, data.domains, None, data.domain_names, 0)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from benchbench.data import prepare as module
 from benchbench.data.encoded import Encoded
 from benchbench.data.inspect import ailments
 from benchbench.data.pack import in_memory
-from benchbench.data.prepare import prepare, prepared, verified
+from benchbench.data.prepare import pixels_in, prepare, prepared, verified
 from benchbench.store import Store
 from benchbench.terms import BadInput
 
@@ -242,6 +243,43 @@ def test_a_killed_process_is_gone_on_with(data, store):
     assert whole.splitlines()[0] == "2"
     assert out.splitlines()[-1] == whole.splitlines()[-1]
     assert list(store.root.rglob("*.decoding")) == list(store.root.rglob("*.rows")) == []
+
+
+@pytest.mark.parametrize("said", ["20", "", "many"])
+def test_a_note_of_rows_that_are_not_there_is_not_believed(data, store, said):
+    files = ImageFiles(data.inputs.root, [f"{row}.png" for row in range(30)], 16)
+    whole = module.decoded(files, pixels_in(Store(store.root.parent / "fresh")), silent)
+    place = module.listed(files, pixels_in(store))
+    place.parent.mkdir(parents=True)
+    place.with_suffix(".rows").write_text(said)  # what is left of a killed process, by half
+    place.with_suffix(".decoding").write_bytes(b"")
+    assert module.decoded(files, place.parent, silent)[1] == whole[1]
+    assert torch.equal(module.opened(place), module.opened(whole[0]))
+
+
+def test_pixels_belong_to_the_code_of_their_reader(data, store, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "import numpy as np\ndef read(path):\n    return np.full((2, 4, 4), {}, np.float32)\n"
+    found = []
+    for number, value in enumerate((0.5, 1.0, 1e5)):
+        (tmp_path / f"reader{number}.py").write_text(code.format(value))
+        reader = import_module(f"reader{number}").read
+        files = ImageFiles(data.inputs.root, ["0.png"], 4, reader=reader, channels=2)
+        if value > 65_504:
+            with pytest.raises(BadInput, match="0.png cannot be decoded: .* that float16 cannot"):
+                module.decoded(files, pixels_in(store), silent)
+            continue
+        place, _ = module.decoded(files, pixels_in(store), silent)
+        found.append(place)
+        assert (module.opened(place) == value).all()
+    assert found[0] != found[1]
+
+
+def test_large_numbers_of_groups_are_kept(data, store):
+    groups = torch.arange(len(data.labels)) + 3_000_000_000
+    large = replace(data, groups=groups, group_names=(), metric="tenth_percentile")
+    for build in (lambda: large, untouched):
+        assert torch.equal(prepared(IDENTITY, build, store, 0, silent).groups, groups)
 
 
 def test_of_two_processes_one_decodes_and_the_other_waits(data, store):

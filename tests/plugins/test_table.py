@@ -76,6 +76,11 @@ TEXTS = """text,label,domain,split
 """
 
 
+def test_a_text_of_two_lines_does_not_shift_what_is_told_of_the_next(plant):
+    with pytest.raises(BadInput, match="line 5: split is 'later', not train, val or test"):
+        table(plant('text,label,domain,split\n"two\nlines",a,x,train\n\nthird,b,y,later\n'))
+
+
 def test_texts_stand_in_the_table(plant, tmp_path):
     data = table(plant(TEXTS), length=3)
     assert data.inputs.shape == (4, 3) and data.class_names == ("con", "pro")

@@ -2,16 +2,18 @@
 
 import hashlib
 import random
+import shutil
 
 import pytest
 import torch
-from tiny import make_catalog, make_plan, smoke
+from tiny import make_catalog, make_plan, quiet, smoke
 from trees import WILDS
 
 from benchbench import PADDING, BadInput, Task
 from benchbench.data.text import tokenized
 from benchbench.datasets import described
 from benchbench.plan import build_encoder
+from benchbench.run import execute
 from benchbench_text.encoders import hugging_face, transformer
 from benchbench_text.views import moved_up, span, synonyms, token_dropout
 
@@ -106,6 +108,8 @@ def test_what_a_file_or_a_folder_holds_is_a_part_of_the_spelling(tmp_path):
     folder = catalog.resolve("encoder", spelled).text
     (tmp_path / "config.json").write_text("{}")
     assert catalog.resolve("encoder", spelled).text != folder
+    with pytest.raises(BadInput, match="there is no file 'a/name' here whose sha256"):
+        catalog.resolve("encoder", "hugging_face(pretrained='a/name', sha256='abc')")
     assert "sha256=''" in catalog.resolve("encoder", "hugging_face(pretrained='a/name')").text
 
 
@@ -175,7 +179,7 @@ def pretrained(tmp_path_factory):
     return folder
 
 
-def test_a_pretrained_model_reads_texts_as_transformers_would(pretrained):
+def test_a_pretrained_model_reads_texts_as_transformers_would(pretrained, tmp_path):
     from transformers import AutoModel, PreTrainedTokenizerFast
 
     lines = ["Great: good, indeed.", "a1", "word after word after word after word"]
@@ -190,8 +194,14 @@ def test_a_pretrained_model_reads_texts_as_transformers_would(pretrained):
         mask = asked["attention_mask"][:, :, None]
         wanted = (hidden * mask).sum(1) / mask.sum(1)
         assert torch.allclose(encoder(tokens.long()), wanted, atol=1e-5)
-    with pytest.raises(BadInput, match=r"knows 85 tokens, and the dataset has 90"):
-        hugging_face(Task((8,), 2, 2, ("x",) * 90), pretrained=str(pretrained))
+    _, words = tokenized(lines, length=20, learned_from=lines)
+    with pytest.raises(BadInput, match="the dataset's tokens are not those of"):
+        hugging_face(Task((8,), 2, 2, words), pretrained=str(pretrained))
+    half = tmp_path / "half"
+    AutoModel.from_pretrained(pretrained).half().save_pretrained(half)
+    shutil.copy(pretrained / "tokenizer.json", half)
+    weights = hugging_face(task, pretrained=str(half)).parameters()
+    assert {weight.dtype for weight in weights} == {torch.float32}
     with pytest.raises(BadInput, match=r"reads 24 tokens, and the dataset's texts have 30"):
         hugging_face(Task((30,), 2, 2, vocabulary), pretrained=str(pretrained))
 
@@ -219,10 +229,10 @@ def test_reviews_through_a_pretrained_model(pretrained, tmp_path):
     ("change", "sentence"),
     [
         (("transformer(width=8, heads=2)", "small_cnn(width=4)"),
-         "encoder small_cnn is for images, and amazon is of texts; for them there is hugging_face"),
+         "encoder small_cnn is for images, and the data are texts; for them there is hugging_face"),
         (('"none"', '"horizontal_flip"'),
          "augmentation horizontal_flip is for images, .* there is span, synonyms, token_dropout"),
-        (('"simclr"', '"mixup"'), "method mixup: mixup is for images, amazon of texts"),
+        (('"simclr"', '"mixup"'), "mixup is for images, and the data are texts"),
     ],
 )  # fmt: skip
 def test_what_is_for_images_is_refused_for_texts(tmp_path, change, sentence):
@@ -260,3 +270,34 @@ def test_options_without_meaning_are_refused(spelled, sentence):
             build_encoder(catalog.resolve("encoder", spelled), TASK, 0)
         else:
             catalog.resolve("augmentation", spelled).build(TASK)
+
+
+@pytest.mark.slow
+def test_every_objective_that_is_for_texts_trains_on_them(tmp_path):
+    WILDS["amazon"](tmp_path)
+    catalog = make_catalog()
+    options = {"swav": "swav(small=0)", "dino": "dino(small=0)"}
+    names = [name for kind, name in catalog.entries if kind == "objective" and name != "unstable"]
+    methods = [f'[[method]]\nname = "{n}"\nchain = "{options.get(n, n)}"\n' for n in names]
+    text = """
+name = "texts"
+dataset = "amazon(length=12)"
+shifts = ["train > test"]
+seeds = [0]
+encoder = "transformer(width=8, heads=2)"
+precision = "fp32"
+readout = "prototype"
+stage = { steps = 2, batch_size = 8, lr = 0.01, augmentation = "span", weak = "token_dropout" }
+"""
+    plan = make_plan(text + "".join(methods), tmp_path / "store", tmp_path)
+    refused = set()
+    for cell in plan.cells:
+        try:
+            plan.check(cell)
+        except BadInput as error:
+            refused.add(cell.method.name)
+            assert " is for " in str(error), error
+            continue
+        record = execute(cell, plan, quiet)
+        assert record.status == "scored" and record.value("target") is not None
+    assert refused == {"dirt_t", "mae", "mixup", "rotnet", "vada"}
