@@ -99,6 +99,16 @@ def test_numbers_are_learned_and_scored(tmp_path, chain):
     assert "Worst group pearson" in render([record])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("chain", ["erm", "simclr > lp_ft", "dann", "erm > noisy_student"])
+def test_numbers_are_learned_on_a_gpu(tmp_path, chain):
+    text = SUITE.replace("CHAIN", chain).replace("READOUT", "head").replace("STEPS", "60")
+    plan = make_plan(text, tmp_path / "store", tmp_path, device="cuda")
+    (cell,) = plan.cells
+    plan.check(cell)
+    assert execute(cell, plan, quiet).scores[0].value > 0.6
+
+
 def test_the_record_is_of_the_predictions_that_are_kept(tmp_path):
     plan = planned(tmp_path, "erm", "ridge", steps=30)
     (cell,) = plan.cells

@@ -21,6 +21,18 @@ WORDS = ("[UNK]", "[MASK]", "good", "great", "fine", "bad", "poor", "xylophone",
 TASK = Task((16,), 3, 2, WORDS)
 
 
+SUITE = """
+name = "texts"
+dataset = "amazon(length=12)"
+shifts = ["train > test"]
+seeds = [0]
+encoder = "transformer(width=8, heads=2)"
+precision = "fp32"
+readout = "prototype"
+stage = { steps = 2, batch_size = 8, lr = 0.01, augmentation = "span", weak = "token_dropout" }
+"""
+
+
 def batch(rows=400, length=16, seed=0):
     rng = random.Random(seed)
     lines = []
@@ -230,24 +242,14 @@ def test_reviews_through_a_pretrained_model(pretrained, tmp_path):
     [
         (("transformer(width=8, heads=2)", "small_cnn(width=4)"),
          "encoder small_cnn is for images, and the data are texts; for them there is hugging_face"),
-        (('"none"', '"horizontal_flip"'),
+        (('"span"', '"horizontal_flip"'),
          "augmentation horizontal_flip is for images, .* there is span, synonyms, token_dropout"),
         (('"simclr"', '"mixup"'), "mixup is for images, and the data are texts"),
     ],
 )  # fmt: skip
 def test_what_is_for_images_is_refused_for_texts(tmp_path, change, sentence):
     WILDS["amazon"](tmp_path)
-    text = """
-name = "texts"
-dataset = "amazon(length=12)"
-shifts = ["train > test"]
-seeds = [0]
-encoder = "transformer(width=8, heads=2)"
-precision = "fp32"
-stage = { steps = 2, batch_size = 8, lr = 0.01, augmentation = "none" }
-[[method]]
-chain = "simclr"
-"""
+    text = SUITE + '[[method]]\nchain = "simclr"\n'
     plan = make_plan(text.replace(*change), tmp_path / "store", tmp_path)
     with pytest.raises(BadInput, match=sentence):
         plan.check(plan.cells[0])
@@ -279,17 +281,7 @@ def test_every_objective_that_is_for_texts_trains_on_them(tmp_path):
     options = {"swav": "swav(small=0)", "dino": "dino(small=0)"}
     names = [name for kind, name in catalog.entries if kind == "objective" and name != "unstable"]
     methods = [f'[[method]]\nname = "{n}"\nchain = "{options.get(n, n)}"\n' for n in names]
-    text = """
-name = "texts"
-dataset = "amazon(length=12)"
-shifts = ["train > test"]
-seeds = [0]
-encoder = "transformer(width=8, heads=2)"
-precision = "fp32"
-readout = "prototype"
-stage = { steps = 2, batch_size = 8, lr = 0.01, augmentation = "span", weak = "token_dropout" }
-"""
-    plan = make_plan(text + "".join(methods), tmp_path / "store", tmp_path)
+    plan = make_plan(SUITE + "".join(methods), tmp_path / "store", tmp_path)
     refused = set()
     for cell in plan.cells:
         try:
@@ -301,3 +293,16 @@ stage = { steps = 2, batch_size = 8, lr = 0.01, augmentation = "span", weak = "t
         record = execute(cell, plan, quiet)
         assert record.status == "scored" and record.value("target") is not None
     assert refused == {"dirt_t", "mae", "mixup", "rotnet", "vada"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("chain", ["simclr", "dann", "erm > fixmatch"])
+@pytest.mark.parametrize("encoder", ["transformer(width=8, heads=2)", "hugging_face(width=16)"])
+def test_texts_train_on_a_gpu(tmp_path, chain, encoder):
+    WILDS["amazon"](tmp_path)
+    text = SUITE.replace("fp32", "bf16").replace("transformer(width=8, heads=2)", encoder)
+    text += f'[[method]]\nchain = "{chain}"\n'
+    plan = make_plan(text, tmp_path / "store", tmp_path, device="cuda")
+    plan.check(plan.cells[0])
+    record = execute(plan.cells[0], plan, quiet)
+    assert record.status == "scored" and record.spec.precision == "bf16"
