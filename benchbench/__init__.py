@@ -55,9 +55,7 @@ __all__ = [
     "supervised_loss",
     "tokenized",
 ]
-
-
-HOMES = {"parametrize_with_checks": "checks", "tokenized": "data.text"}
+HOMES = {"parametrize_with_checks": "checks", "tokenized": "data.text"}  # of the rest: contracts
 
 
 def __getattr__(name: str) -> Any:

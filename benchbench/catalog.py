@@ -44,14 +44,8 @@ Failures = Mapping[str, Mapping[str, str]]  # of an entry, its checks that fail,
 
 EXPECTED = "benchbench_expected_failures"  # what a plugin says of checks that it cannot pass
 DISTRIBUTION = "benchbench-shift"
-SOURCES = (
-    ".py",
-    ".csv",
-    ".json",
-    ".toml",
-    ".txt",
-    ".yaml",
-)  # what a package's behaviour is written in
+# What a package's behaviour is written in.
+SOURCES = (".py", ".csv", ".json", ".toml", ".txt", ".yaml")
 LOCAL_FILE = "local file"  # stands for the distribution of a plugin that is a file
 FILE_MODULE = "benchbench_file_"  # how the names of modules made of such files start
 

@@ -75,8 +75,9 @@ class DomainData:
     split: Tensor | None = None  # int64 [N] of TRAIN, VAL, TEST; None: the core draws it
     units: Tensor | None = None  # int64 [N]: a patient, a camera; a drawn split keeps each whole
     licence: str = "unknown"
-    groups: Tensor | None = None  # int64 [N], what a score is told apart by, −1: in none; or, of
-    group_names: tuple[str, ...] = ()  # groups that overlap, bool [N, G]. Without names: not listed
+    groups: Tensor | None = None  # what a score is told apart by: int64 [N], −1 in none, or bool
+    # [N, G] where groups overlap
+    group_names: tuple[str, ...] = ()  # none: groups count, but are not listed
     metric: str = "accuracy"  # the dataset's own, of benchbench.metrics, such as "macro_f1"
     sources: tuple[Path, ...] = ()  # files and folders, but images, that the above was read from
     vocabulary: tuple[str, ...] = ()  # of texts: what a token is an index into

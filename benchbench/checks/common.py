@@ -225,9 +225,7 @@ def task_for(subject: Subject) -> Task:
 def inputs_for(subject: Subject, rows: int = 4, channels: int = 3, seed: int = 0) -> Tensor:
     """As an encoder reads them."""
     if subject.of_texts:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return texts(rows).long()
+        return texts(rows, seed).long()
     side = task_for(subject).input_shape[1]
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(rows, channels, side, side, generator=generator)

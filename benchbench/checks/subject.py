@@ -218,20 +218,19 @@ def bars(rows: int = 40, task: Task = TASK, seed: int = 0) -> DomainData:
     )
 
 
-def texts(rows: int, task: Task = TEXTS) -> Tensor:
-    """int32 [rows, L] of random words, of random length, from torch's default generator."""
-    (length,) = task.input_shape
-    words = torch.randint(len(task.vocabulary), (rows, length), dtype=torch.int32)
-    ends = torch.randint(2, length + 1, (rows, 1))
+def texts(rows: int, seed: int) -> Tensor:
+    """int32 [rows, L] of random words, of random length."""
+    (length,), generator = TEXTS.input_shape, torch.Generator().manual_seed(seed)
+    shape = (rows, length)
+    words = torch.randint(len(WORDS), shape, generator=generator, dtype=torch.int32)
+    ends = torch.randint(2, length + 1, (rows, 1), generator=generator)
     return words.where(torch.arange(length) < ends, torch.tensor(PADDING, dtype=torch.int32))
 
 
 def sentences(rows: int = 8) -> DomainData:
     """Texts of random words, of which the first is the class and the second the domain."""
     n = rows * len(CLASSES) * len(DOMAINS)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        tokens = texts(n)
+    tokens = texts(n, seed=0)
     index = torch.arange(n)
     labels, domains = index % 3, index // 3 % 3
     tokens[:, 0], tokens[:, 1] = labels + 2, domains + 5

@@ -71,5 +71,5 @@ def _by_group(
         group_names=names,
         metric="worst_group",
         licence="research and teaching, not commercial",
-        sources=tuple(sorted(top.glob("*.csv"))),
+        sources=sorted(top.glob("*.csv")),
     )

@@ -70,7 +70,7 @@ def camelyon17(root: Path, *, unlabelled: bool = True, size: int = 96) -> Domain
         domain_names=[f"hospital {number}" for number in range(5)],
         group_names=[f"slide {number}" for number in range(50)],
         licence="CC0 1.0",
-        sources=tuple(sources),
+        sources=sources,
     )
 
 
@@ -130,7 +130,7 @@ def iwildcam(root: Path, *, unlabelled: bool = True, size: int = 448) -> DomainD
         domain_names=domain_names,
         metric="macro_f1",
         licence="CDLA-Permissive 1.0",
-        sources=tuple(sources),
+        sources=sources,
     )
 
 
@@ -187,10 +187,7 @@ def fmow(root: Path, *, unlabelled: bool = True, size: int = 224) -> DomainData:
         group_names=regions,
         metric="worst_group",
         licence="Functional Map of the World Challenge Public License",
-        sources=(
-            top / "rgb_metadata.csv",
-            top / "country_code_mapping.csv",
-        ),
+        sources=[top / "rgb_metadata.csv", top / "country_code_mapping.csv"],
     )
 
 
@@ -226,7 +223,7 @@ def rxrx1(root: Path, *, size: int = 256, seed: int = 0) -> DomainData:
         domain_names=("train", "val", "test"),
         group_names=data._metadata_map["cell_type"],
         licence="CC BY-NC-SA 4.0",
-        sources=(top / "metadata.csv",),
+        sources=[top / "metadata.csv"],
     )
 
 
@@ -290,5 +287,5 @@ def domainnet(root: Path, *, sentry: bool = False, size: int = 224, seed: int = 
         class_names=[classes.get(label, f"class {label}") for label in range(data.n_classes)],
         domain_names=[name for pair in pairs for name in pair],
         licence="DomainNet: for research and teaching, without profit, alone",
-        sources=(top / f"{'sentry_' if sentry else ''}metadata.csv",),
+        sources=[top / f"{'sentry_' if sentry else ''}metadata.csv"],
     )

@@ -73,7 +73,7 @@ def poverty(root: Path, *, fold: str = "A", unlabelled: bool = True, size: int =
         group_names=("rural", "urban"),
         metric="worst_group_pearson",
         licence=LICENCE,
-        sources=tuple(sources),
+        sources=sources,
         reader=bands,
         channels=8,
     )

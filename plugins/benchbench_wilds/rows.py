@@ -34,6 +34,7 @@ def described(
     group_names: Sequence[str] = (),
     reader: Callable[[Path], np.ndarray] | None = None,
     channels: int = 3,
+    sources: Sequence[Path],
     **said: Any,
 ) -> DomainData:
     """Images, as `DomainData` and `ImageFiles` want them said."""
@@ -43,6 +44,7 @@ def described(
         class_names=tuple(class_names),
         domain_names=tuple(domain_names),
         group_names=tuple(group_names),
+        sources=tuple(sources),
         **columns,
         **said,
     )

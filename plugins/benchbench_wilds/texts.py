@@ -17,7 +17,6 @@ IDENTITIES = (
     *("male", "female", "LGBTQ", "christian", "muslim"),
     *("other_religions", "black", "white"),
 )
-
 CLASSES = ("not toxic", "toxic")
 
 
@@ -73,12 +72,14 @@ def amazon(
     return described(
         root,
         parts,
-        (length, words, tokenizer),
         class_names=("1 star", *(f"{stars} stars" for stars in range(2, 6))),
         domain_names=("train", "val", "test", "extra")[: 3 + unlabelled],
         metric="tenth_percentile",
         licence="research only",
-        sources=(top / "reviews.csv", top / "splits" / "user.csv"),
+        sources=[top / "reviews.csv", top / "splits" / "user.csv"],
+        length=length,
+        words=words,
+        tokenizer=tokenizer,
     )
 
 
@@ -141,26 +142,29 @@ def civilcomments(
     return described(
         root,
         parts,
-        (length, words, tokenizer),
         class_names=CLASSES,
         domain_names=("train", "test", "extra")[: 2 + unlabelled],
         group_names=tuple(f"{name}, {kind}" for name in IDENTITIES for kind in CLASSES),
         metric="worst_group",
         licence="CC0 1.0",
-        sources=tuple(sources),
+        sources=sources,
+        length=length,
+        words=words,
+        tokenizer=tokenizer,
     )
 
 
 def described(
     root: Path,
     parts: Sequence[Rows],
-    how: tuple[int, int, str],
     *,
-    sources: tuple[Path, ...],
+    sources: Sequence[Path],
+    length: int,
+    words: int,
+    tokenizer: str,
     **said: Any,
 ) -> DomainData:
-    """Texts, as `DomainData` wants them said; ``how``: length, words and tokenizer."""
-    length, words, tokenizer = how
+    """Texts, as `DomainData` and `tokenized` want them said."""
     texts, columns = joined(parts)
     texts = [text if isinstance(text, str) else "" for text in texts]  # an empty one is read as NaN
     file = root / tokenizer if tokenizer else None
@@ -175,7 +179,7 @@ def described(
     return DomainData(
         tokens,
         vocabulary=vocabulary,
-        sources=(*sources, file) if file else sources,
+        sources=(*sources, *([file] if file else ())),
         **columns,
         **said,
     )
