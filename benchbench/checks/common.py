@@ -111,6 +111,8 @@ def builds(subject: Subject) -> None:
     except CannotBuild as error:
         if subject.lacks_files(error):
             raise Skip(f"its files are not here: {error}") from None
+        if subject.lacks_package(error):
+            raise Skip(f"its package is not here: {error}") from None
         raise Broken(f"it cannot be built from its defaults: {error}") from None
 
 

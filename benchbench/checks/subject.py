@@ -88,6 +88,11 @@ class Subject:
         """A dataset that refuses to be built is no fault of its plugin's: its data are not here."""
         return self.entry.kind == "dataset" and isinstance(error.__cause__, BadInput)
 
+    def lacks_package(self, error: CannotBuild) -> bool:
+        """A factory may do without a package, and say so in BadInput, from the ImportError."""
+        cause = error.__cause__
+        return isinstance(cause, BadInput) and isinstance(cause.__cause__, ImportError)
+
     @property
     def data(self) -> DomainData:
         """Of a dataset. Skip if its files are not there."""

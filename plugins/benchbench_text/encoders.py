@@ -87,10 +87,10 @@ def hugging_face(
     """
     try:
         import transformers
-    except ImportError:
+    except ImportError as error:
         raise BadInput(
             "hugging_face needs transformers: pip install 'benchbench-shift[text]'"
-        ) from None
+        ) from error
     length, words = task.input_shape[0], len(task.vocabulary)
     if pretrained:
         known = vocabulary_of(pretrained)

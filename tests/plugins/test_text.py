@@ -3,6 +3,7 @@
 import hashlib
 import random
 import shutil
+import sys
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from tiny import make_catalog, make_plan, quiet, smoke
 from trees import WILDS
 
 from benchbench import PADDING, BadInput, Task
+from benchbench.checks import Check
+from benchbench.checks.common import builds
+from benchbench.checks.subject import Subject
 from benchbench.data.text import tokenized
 from benchbench.datasets import described
 from benchbench.run import execute
@@ -270,6 +274,17 @@ def test_what_is_for_images_is_refused_for_texts(tmp_path, change, sentence):
 def test_options_without_meaning_are_refused(kind, spelled, sentence):
     with pytest.raises(BadInput, match=sentence):
         make_catalog().resolve(kind, spelled).build(TASK)
+
+
+def test_without_transformers_it_is_refused_in_a_sentence_and_skipped_by_the_kit(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    entry = make_catalog().resolve("encoder", "hugging_face").entry
+    with pytest.raises(BadInput, match=r"needs transformers: pip install 'benchbench-shift\[text"):
+        entry.factory(TASK)
+    outcome = Check(Subject(entry, tmp_path, tmp_path), builds).run()
+    assert outcome.status == "skipped" and "its package is not here" in outcome.message
 
 
 @pytest.mark.slow
