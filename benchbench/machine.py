@@ -27,9 +27,12 @@ class Machine:
 
     device: torch.device
     precision: Precision
+    compiled: bool = False  # whether encoders are, by torch.compile
 
     @classmethod
-    def choose(cls, device: str, precision: Precision | Literal["auto"]) -> "Machine":
+    def choose(
+        cls, device: str, precision: Precision | Literal["auto"], *, compiled: bool = False
+    ) -> "Machine":
         """``auto`` takes the GPU where there is one, and bf16 where the hardware has it."""
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         try:
@@ -46,7 +49,8 @@ class Machine:
             there = f"{count} CUDA devices" if count else "no CUDA device; use cpu"
             raise BadInput(f"device {device!r} was asked for, but there is {there}")
         native = cpu_has_bf16() if chosen.type == "cpu" else torch.cuda.is_bf16_supported(False)
-        return cls(chosen, ("bf16" if native else "fp32") if precision == "auto" else precision)
+        exactness = ("bf16" if native else "fp32") if precision == "auto" else precision
+        return cls(chosen, exactness, compiled)
 
     @property
     def name(self) -> str:

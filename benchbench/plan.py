@@ -116,7 +116,7 @@ class Plan:
                     "views": {kind: [_identity(c) for c in views[kind]] for kind in views},
                     "domains": domains,
                     "labelled": labelled,
-                    "budget": asdict(stage.budget),
+                    "budget": stage.budget.key,
                     "seed": cell.seed,
                     "protocol": self.suite.protocol,
                     "precision": self.machine.precision,

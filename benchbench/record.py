@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from benchbench.terms import BadInput, Precision
+from benchbench.terms import BadInput, Optimizer, Precision
 
 SCHEMA_VERSION: Literal[1] = 1
 Status = Literal["scored", "diverged", "oom", "failed"]
@@ -33,6 +33,8 @@ class StageSpec(Part):
     lr: float
     weight_decay: float
     warmup: float
+    optimizer: Optimizer = "adamw"
+    parts: int = 1
 
 
 class Spec(Part):
@@ -104,6 +106,8 @@ class StageCost(Part):
     seconds: float
     reused: bool  # trained for an earlier cell, and paid there
     device: str  # that it was trained on
+    compiled: bool = False  # by torch.compile
+    processes: int = 1  # that trained it together
 
 
 class Cost(Part):

@@ -149,6 +149,7 @@ def train_stage(
         link.stage.budget,
         stage_seed(cell, link.depth),
         precision=plan.machine.precision,
+        compiled=plan.machine.compiled,
         watch=watcher(link.stage),
         checkpoints=Checkpoints(
             lambda state: store.write("checkpoints", link.key, state, {"seconds": spent()}),

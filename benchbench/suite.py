@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from benchbench.spelling import instead, split_chain
-from benchbench.terms import BadInput, Budget
+from benchbench.terms import BadInput, Budget, Optimizer
 
 SHIPPED = files("benchbench") / "suites"
 
@@ -40,6 +40,8 @@ class StageTable(Strict):
     lr: float | None = Field(None, gt=0)
     weight_decay: float | None = Field(None, ge=0)
     warmup: float | None = Field(None, ge=0, lt=1)
+    optimizer: Optimizer | None = None
+    parts: int | None = Field(None, ge=1)
 
 
 def _stage_tables(chain: object) -> object:
@@ -253,6 +255,8 @@ def _stage(link: StageTable, method: MethodTable, suite: StageTable) -> Stage:
         float(merged["lr"]),
         float(merged.get("weight_decay", 1e-4)),
         float(merged.get("warmup", 0.1)),
+        merged.get("optimizer", "adamw"),
+        merged.get("parts", 1),
     )
     return Stage(
         merged["objective"],

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 UNKNOWN = -1  # the label of a row whose class the method may not see, or nobody knows
@@ -10,6 +10,7 @@ PADDING = -1  # the token that fills a text up to the length of the longest
 TRAIN, VAL, TEST = 0, 1, 2  # the values of `split`
 
 Precision = Literal["bf16", "fp32"]
+Optimizer = Literal["adamw", "sgd", "lars"]
 
 
 class BadInput(Exception):
@@ -37,10 +38,21 @@ class Budget:
     lr: float
     weight_decay: float
     warmup: float  # the share of the steps over which the learning rate rises
+    optimizer: Optimizer = "adamw"
+    parts: int = 1  # in which a batch passes through the encoder, to need less memory
 
     @property
     def images_seen(self) -> int:
         return self.steps * self.batch_size
+
+    @property
+    def key(self) -> dict[str, object]:
+        """For keys: what has a default is left out where it has it, as before there was any."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        }
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

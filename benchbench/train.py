@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.contracts import Batch, Objective, Rows, as_read
+from benchbench.spread import average_gradients, same_everywhere, spread
 from benchbench.terms import Budget, Precision, derive_seed
 
 Augment = Callable[[Tensor], Tensor]
 Watch = Callable[[int, Tensor], None]  # after each step: steps done, the loss, on the device
+Lap = Callable[[str], object]  # told when a part of a step is over: gather, views, …
 
 
 def as_it_is(inputs: Tensor) -> Tensor:
@@ -29,6 +31,7 @@ class Views:
     small: Augment = as_it_is
 
 
+MOMENTUM = 0.9  # of SGD and LARS
 CHECK_EVERY = 50  # steps between two looks at whether the loss is still a number
 
 
@@ -53,44 +56,61 @@ def train(
     seed: int,
     *,
     precision: Precision,
+    compiled: bool = False,
     watch: Watch | None = None,
+    lap: Lap | None = None,
     checkpoints: Checkpoints | None = None,
     resume: Mapping[str, Tensor] | None = None,
 ) -> list[float]:
     """Train encoder and objective in place, on their device; return the loss of every step.
 
-    AdamW, with a learning rate that rises linearly and falls as a cosine to zero; norms and
-    biases are not decayed. ``resume`` is a state that ``checkpoints`` saved: going on from it
-    gives, bit for bit, what an uninterrupted run gives. Raises Diverged.
+    The learning rate rises linearly and falls as a cosine to zero; norms and biases are not
+    decayed. ``resume`` is a state that ``checkpoints`` saved: going on from it gives, bit for bit,
+    what an uninterrupted run gives. In a group of processes (torch.distributed) each calls it with
+    the same, and ends where one process would. Raises Diverged.
     """
     encoder.train(objective.encoder_lr > 0)  # a frozen encoder keeps its statistics too
     objective.train()
-    optimizer = torch.optim.AdamW(parameter_groups(encoder, objective, budget), fused=True)
+    groups = parameter_groups(encoder, objective, budget)
+    optimizer = make_optimizer(groups, budget)
+    members = [p for group in groups for p in group["params"]]
     device = next(encoder.parameters()).device
     losses = torch.full((budget.steps,), torch.nan, device=device)
     start = restore(resume, encoder, objective, optimizer, losses) if resume else 0
+    if not same_everywhere(start):
+        raise RuntimeError("the processes of a stage found different checkpoints")
+    ended = lap or (lambda part: None)
     saved = time.monotonic()
-    for step in range(start, budget.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["scale"] * learning_rate(budget, step)
-        batch = make_batch(feed(step), views, objective, seed, step, step / budget.steps)
-        torch.manual_seed(derive_seed(seed, "model", step))
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            loss = objective(encoder, batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        objective.after_step(encoder)
-        losses[step] = loss.detach()
-        done = step + 1
-        if done % CHECK_EVERY == 0 or done == budget.steps:
-            check_finite(losses[:done])
-        if watch:
-            watch(done, loss.detach())
-        if checkpoints and time.monotonic() - saved > checkpoints.every and done < budget.steps:
-            check_finite(losses[:done])
-            checkpoints.save(state(encoder, objective, optimizer, losses, done))
-            saved = time.monotonic()
+    with spread(encoder, objective, parts=budget.parts, compiled=compiled):
+        for step in range(start, budget.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = group["scale"] * learning_rate(budget, step)
+            rows = feed(step)
+            ended("gather")
+            batch = make_batch(rows, views, objective, seed, step, step / budget.steps)
+            ended("views")
+            torch.manual_seed(derive_seed(seed, "model", step))
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                loss = objective(encoder, batch)
+            ended("forward")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            average_gradients(members)
+            ended("backward")
+            optimizer.step()
+            objective.after_step(encoder)
+            ended("update")
+            losses[step] = loss.detach()
+            done = step + 1
+            if done % CHECK_EVERY == 0 or done == budget.steps:
+                check_finite(losses[:done])
+            if watch:
+                watch(done, loss.detach())
+            if checkpoints and time.monotonic() - saved > checkpoints.every and done < budget.steps:
+                check_finite(losses[:done])
+                checkpoints.save(state(encoder, objective, optimizer, losses, done))
+                saved = time.monotonic()
+            ended("other")
     return losses.tolist()
 
 
@@ -116,6 +136,16 @@ def learning_rate(budget: Budget, step: int) -> float:
     if step < rise:
         return budget.lr * (step + 1) / (math.ceil(rise) + 1)
     return budget.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / (budget.steps - rise)))
+
+
+def make_optimizer(groups: list[dict[str, Any]], budget: Budget) -> torch.optim.Optimizer:
+    if budget.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=True)
+    if budget.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=budget.lr, momentum=MOMENTUM, fused=True)
+    from timm.optim.lars import Lars  # You et al. 2017, arXiv:1708.03888; plain where not decayed
+
+    return Lars(groups, lr=budget.lr, momentum=MOMENTUM)
 
 
 def parameter_groups(
