@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         supervised_loss,
     )
     from benchbench.data.text import tokenized
+    from benchbench.spread import untracked
 
 __version__ = "0.1.0"
 __all__ = [
@@ -54,8 +55,13 @@ __all__ = [
     "reads_file",
     "supervised_loss",
     "tokenized",
+    "untracked",
 ]
-HOMES = {"parametrize_with_checks": "checks", "tokenized": "data.text"}  # of the rest: contracts
+HOMES = {  # of the rest: contracts
+    "parametrize_with_checks": "checks",
+    "tokenized": "data.text",
+    "untracked": "spread",
+}
 
 
 def __getattr__(name: str) -> Any:

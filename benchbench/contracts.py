@@ -168,6 +168,8 @@ class Objective(nn.Module, ABC):
     begins: Literal["fresh", "probe", "head"] = "fresh"  # whether, and with what, begin is called
     modalities: frozenset[str] | set[str] = frozenset({"image", "text"})  # whose views it can use
     regresses: bool = False  # whether it can read labels that are numbers
+    looks_inside: bool = False  # whether it uses more of the encoder than the features it returns;
+    # then batches pass through whole, on every process, and nothing is compiled
 
     def begin(self, head: nn.Linear) -> None:
         """Take over a head for the encoder that the stage starts from, before the first step.

@@ -53,6 +53,7 @@ class Facts:
     nbytes: int  # of both, in the store
     width: int  # num_features
     linear_head: bool = False  # one that the next stage can begin with
+    looks_inside: bool = False
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,7 @@ class Plan:
             size,
             cast(int, network.num_features),
             isinstance(built, Supervised),
+            built.looks_inside,
         )
 
     def check(self, cell: Cell) -> None:
@@ -236,6 +238,7 @@ class Plan:
                     f"method {method.name}: {link.stage.objective} reads labels, but sees "
                     f"{link.stage.sees}, where there are none; labels = {method.labels!r}"
                 )
+            self._check_parts(method, link)
             self._check_views(method, link)
             self._check_beginning(method, link)
         if build_readout is None:
@@ -243,6 +246,16 @@ class Plan:
             if not self.facts(method.encoder, last).has_head:
                 owner = last or "an untrained encoder"
                 raise BadInput(f"method {method.name}: {owner} has no head; use readout linear")
+
+    def _check_parts(self, method: Method, link: Link) -> None:
+        parts, name = link.stage.budget.parts, link.stage.objective
+        if parts > link.stage.budget.batch_size:
+            raise BadInput(f"method {method.name}: parts = {parts} is more than a batch has rows")
+        if parts > 1 and self.facts(method.encoder, name).looks_inside:
+            raise BadInput(
+                f"method {method.name}: {name} looks inside the encoder, which cannot read a batch "
+                f"in parts = {parts}; set parts = 1"
+            )
 
     def _check_views(self, method: Method, link: Link) -> None:
         for choice in (choice for choices in link.views.values() for choice in choices):

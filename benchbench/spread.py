@@ -39,6 +39,8 @@ def spread(
     processes, each reads its share of the rows, with batch norm over the rows of all.
     """
     towers = [encoder, *(m for m in objective.modules() if alike(m, encoder))]
+    if objective.looks_inside:
+        towers = []
     for tower in towers:
         run: Run = tower.forward
         if compiled:

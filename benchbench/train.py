@@ -142,7 +142,8 @@ def make_optimizer(groups: list[dict[str, Any]], budget: Budget) -> torch.optim.
     if budget.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True)
     if budget.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=budget.lr, momentum=MOMENTUM, fused=True)
+        # not fused: that fails where a parameter gets its first gradient later than others
+        return torch.optim.SGD(groups, lr=budget.lr, momentum=MOMENTUM, foreach=True)
     from timm.optim.lars import Lars  # You et al. 2017, arXiv:1708.03888; plain where not decayed
 
     return Lars(groups, lr=budget.lr, momentum=MOMENTUM)
@@ -188,7 +189,8 @@ def state(
     tensors = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
     tensors |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
     for number, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": value for name, value in slots.items()}
+        kept = {name: value for name, value in slots.items() if isinstance(value, Tensor)}
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
     return tensors | {"losses": losses, "done": torch.tensor(done)}
 
 

@@ -390,7 +390,7 @@ def pickled(value: Any) -> Any:
 
 
 def two_processes(subject: Subject) -> None:
-    """In two processes (gloo) that average their gradients it trains as in one."""
+    """Two processes (gloo) that share every batch have the losses of one."""
     two_processes_as_one(subject)
 
 

@@ -1,15 +1,13 @@
 """The least change of the input that changes a prediction most: virtual adversarial training."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from benchbench import UNKNOWN, Batch, Supervised, Task, mean_where
+from benchbench import UNKNOWN, Batch, Supervised, Task, mean_where, untracked
 from benchbench_adversarial.domains import DANN
 from benchbench_adversarial.reversal import check_positive
 
@@ -139,18 +137,3 @@ def divergence_from(p: Tensor, logits: Tensor) -> Tensor:
 def unit(rows: Tensor) -> Tensor:
     """Every row of the batch with norm 1; a row of zeros stays one."""
     return F.normalize(rows.flatten(1), dim=1, eps=1e-30).view_as(rows)
-
-
-@contextmanager
-def untracked(encoder: nn.Module) -> Iterator[None]:
-    """Batch norm uses the batch's statistics and leaves the running ones alone."""
-    norms = [module for module in encoder.modules() if isinstance(module, _BatchNorm)]
-    kept = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, momentum, count in zip(norms, kept, counts, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -22,6 +22,7 @@ class MAE(Objective):
 
     modalities = {"image"}
     n_views = 1
+    looks_inside = True
 
     def __init__(
         self,
