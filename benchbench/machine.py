@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 import resource
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -66,6 +67,14 @@ class Machine:
             return torch.cuda.max_memory_allocated(self.device) / 1e9
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
+    def free_memory(self) -> int:
+        """Bytes of the device that this process can still take."""
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            reserved = torch.cuda.memory_reserved(self.device)
+            return free + reserved - torch.cuda.memory_allocated(self.device)
+        return min([available_memory(), *left_by_groups()])
+
     def environment(self) -> Environment:
         return Environment(
             benchbench=version("benchbench-shift"),
@@ -84,6 +93,38 @@ def cpu_has_bf16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def available_memory() -> int:
+    """Bytes that programs can take without swapping; of all there are, where that is not told."""
+    try:
+        told = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
+    except OSError:
+        told = None
+    return int(told[1]) * 1024 if told else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def left_by_groups(
+    own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> list[int]:
+    """Bytes that each limit on this process leaves (cgroup v2); page cache gives way, so is free.
+
+    Limits of containers, of systemd and of Slurm are of this kind.
+    """
+    try:
+        group = root / own.read_text().partition("0::/")[2].partition("\n")[0]
+    except OSError:
+        return []
+    left = []
+    for folder in (group, *group.parents):
+        try:
+            limit = (folder / "memory.max").read_text().strip()
+            used = re.search(r"^anon (\d+)", (folder / "memory.stat").read_text(), re.M)
+        except OSError:
+            continue
+        if limit != "max" and used:
+            left.append(max(0, int(limit) - int(used[1])))
+    return left
 
 
 def cpu_name() -> str:

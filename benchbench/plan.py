@@ -66,6 +66,7 @@ class Plan:
     pack: Pack
     store: Store
     machine: Machine
+    checkpoint_every: float = 60.0  # seconds
     _facts: dict[tuple[str, str | None], Facts] = field(default_factory=dict)
 
     @classmethod
@@ -288,18 +289,6 @@ class Plan:
                 f"method {method.name}: {name} goes on from the head of the stage before, and "
                 f"{before or 'an untrained encoder'} has none that it can take"
             )
-
-    def bytes_needed(self, cells: Sequence[Cell]) -> int:
-        """About what the cells still have to write: encoders, features, and one checkpoint."""
-        sizes, missing, rows = [0], set(), len(self.pack.labels)
-        for cell in cells:
-            width = self.facts(cell.method.encoder, None).width
-            for link in self.links(cell):
-                size = self.facts(cell.method.encoder, link.stage.objective).nbytes
-                if link.key not in missing and not self.store.has("stages", link.key):
-                    missing.add(link.key)
-                    sizes.append(size + 4 * rows * width)  # and its features
-        return sum(sizes) + 3 * max(sizes) + 10_000 * len(cells)
 
 
 def stage_seed(cell: Cell, depth: int) -> int:

@@ -4,17 +4,18 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from benchbench import metrics
 from benchbench.catalog import Choice, Plugin
-from benchbench.contracts import Objective, Supervised, begun, is_known
+from benchbench.claims import Claim
+from benchbench.contracts import Objective, Supervised, is_known
 from benchbench.data.pack import Pack
 from benchbench.features import Features, extract
 from benchbench.plan import Link, Plan, build_encoder, build_views, stage_seed
@@ -35,12 +36,12 @@ from benchbench.record import (
     StageSpec,
     Status,
 )
+from benchbench.spread import world
 from benchbench.store import key_of, packed
 from benchbench.suite import Cell, Stage
 from benchbench.terms import TEST, TRAIN, VAL, derive_seed
-from benchbench.train import Checkpoints, Watch, below, train
+from benchbench.train import Checkpoints, Diverged, Watch, below, train
 
-CHECKPOINT_EVERY = 60.0  # seconds
 HPARAMS_SEED = 0  # nothing is drawn yet: every hyper-parameter is what the suite says
 
 Watcher = Callable[[Stage], Watch]  # told that a stage starts; what it returns is told every step
@@ -98,19 +99,47 @@ def trained(
         before = objective
         torch.manual_seed(derive_seed(stage_seed(cell, link.depth), "objective"))
         objective = link.objective.build(encoder, task).to(device)
-        kept = plan.store.read("stages", link.key)
-        if reused := kept is not None:
-            encoder.load_state_dict(below("encoder", kept.tensors))
-            objective.load_state_dict(below("objective", kept.tensors))
-            digest, spent, place = kept.sha256, kept.note["seconds"], kept.note["device"]
-            plan.store.remove("checkpoints", link.key)  # of a run that was killed at its end
-        else:
-            if objective.begins != "fresh":
-                objective.begin(first_head(cell, link, encoder, objective, before, plan))
-            digest, spent = train_stage(cell, link, encoder, objective, plan, watcher)
-            place = plan.machine.name
-        costs.append(StageCost(seconds=spent, reused=reused, device=place))
+        with stage_claimed(cell, link, plan) as claim:
+            kept = plan.store.read("stages", link.key)
+            if kept:
+                encoder.load_state_dict(below("encoder", kept.tensors))
+                objective.load_state_dict(below("objective", kept.tensors))
+                digest, cost = kept.sha256, StageCost(**stage_cost(kept.note), reused=True)
+                plan.store.remove("checkpoints", link.key)  # of a run that was killed at its end
+            else:
+                if objective.begins != "fresh":
+                    objective.begin(first_head(cell, link, encoder, objective, before, plan))
+                watch = told_to(claim, watcher(link.stage), link.stage.budget.steps)
+                digest, note = train_stage(cell, link, encoder, objective, plan, watch)
+                cost = StageCost(**stage_cost(note), reused=False)
+        costs.append(cost)
     return encoder, objective, digest, tuple(costs)
+
+
+@contextmanager
+def stage_claimed(cell: Cell, link: Link, plan: Plan) -> Iterator[Claim | None]:
+    """While a stage is missing, for this process alone; waits for another that trains it."""
+    if plan.store.has("stages", link.key) or not plan.store.writes:
+        yield None
+        return
+    with plan.store.claims.held(link.key, f"{cell}: {link.stage.objective}") as claim:
+        yield claim
+
+
+def told_to(claim: Claim | None, watch: Watch, steps: int) -> Watch:
+    """A watch that tells the claim, too, how far the stage is."""
+
+    def both(done: int, loss: Tensor) -> None:
+        if claim:
+            claim.tell(done, steps)
+        watch(done, loss)
+
+    return both
+
+
+def stage_cost(note: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a stage, but for its losses."""
+    return {name: value for name, value in note.items() if name != "losses"}
 
 
 def first_head(
@@ -130,10 +159,12 @@ def first_head(
 
 
 def train_stage(
-    cell: Cell, link: Link, encoder: nn.Module, objective: Objective, plan: Plan, watcher: Watcher
-) -> tuple[str, float]:
-    """Train, from where a killed run left off, and keep the result: its sha256 and its seconds."""
+    cell: Cell, link: Link, encoder: nn.Module, objective: Objective, plan: Plan, watch: Watch
+) -> tuple[str, dict[str, Any]]:
+    """Train, from where a killed run left off, and keep the result: its sha256, and a note."""
     store = plan.store
+    if no_end := store.read("diverged", link.key):
+        raise Diverged(no_end.note)
     part = store.read("checkpoints", link.key)
     before = part.note["seconds"] if part else 0.0
     start = time.perf_counter()
@@ -141,42 +172,55 @@ def train_stage(
     def spent() -> float:
         return before + time.perf_counter() - start
 
-    losses = train(
-        encoder,
-        objective,
-        build_views(link, plan.pack.task),
-        plan.feed(cell, link),
-        link.stage.budget,
-        stage_seed(cell, link.depth),
-        precision=plan.machine.precision,
-        compiled=plan.machine.compiled,
-        watch=watcher(link.stage),
-        checkpoints=Checkpoints(
-            lambda state: store.write("checkpoints", link.key, state, {"seconds": spent()}),
-            every=CHECKPOINT_EVERY,
-        ),
-        resume=part.tensors if part else None,
-    )
+    try:
+        losses = train(
+            encoder,
+            objective,
+            build_views(link, plan.pack.task),
+            plan.feed(cell, link),
+            link.stage.budget,
+            stage_seed(cell, link.depth),
+            precision=plan.machine.precision,
+            compiled=plan.machine.compiled,
+            watch=watch,
+            checkpoints=Checkpoints(
+                lambda state: store.write("checkpoints", link.key, state, {"seconds": spent()}),
+                every=plan.checkpoint_every,
+            ),
+            resume=part.tensors if part else None,
+        )
+    except Diverged as error:
+        store.write("diverged", link.key, {}, str(error))
+        raise
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     tensors |= {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
-    total = spent()
-    note = {"seconds": total, "device": plan.machine.name, "losses": losses}
+    note = {
+        "seconds": spent(),
+        "device": plan.machine.name,
+        "compiled": plan.machine.compiled,
+        "processes": world(),
+        "losses": losses,
+    }
     digest = store.write("stages", link.key, tensors, note)
     store.remove("checkpoints", link.key)
-    return digest, total
+    return digest, note
 
 
 def features(encoder: nn.Module, encoder_key: str, domain: str, plan: Plan) -> Features:
     """The features of every row of a domain, from the store if an earlier cell extracted them."""
     pack = plan.pack
     rows = (pack.domains == pack.domain_names.index(domain)).nonzero().flatten()
-    key = key_of({"encoder": encoder_key, "domain": domain, "data": pack.fingerprint})
+    key = features_key(encoder_key, domain, pack)
     kept = plan.store.read("features", key)
     if kept:
         return Features(kept.tensors["z"], pack.labels[rows])
     z = extract(encoder, plan.inputs, rows, plan.machine.device)
     plan.store.write("features", key, {"z": z})
     return Features(z, pack.labels[rows])
+
+
+def features_key(encoder_key: str, domain: str, pack: Pack) -> str:
+    return key_of({"encoder": encoder_key, "domain": domain, "data": pack.fingerprint})
 
 
 def fit_readout(
@@ -329,24 +373,6 @@ def plugin_specs(plan: Plan, used: Iterable[Choice]) -> tuple[PluginSpec, ...]:
     for choice in used:
         names[choice.entry.plugin][f"{choice.entry.kind} {choice.entry.name}"] = None
     return tuple(PluginSpec(**asdict(plugin), used=tuple(mine)) for plugin, mine in names.items())
-
-
-def seconds_per_step(cell: Cell, link: Link, plan: Plan, steps: int = 4) -> float:
-    """What a step of the stage takes here, tried on a copy that is thrown away."""
-    encoder = build_encoder(plan.catalog.resolve("encoder", cell.method.encoder), plan.pack.task, 0)
-    encoder = encoder.to(plan.machine.device).to(memory_format=torch.channels_last)
-    objective = begun(link.objective.build(encoder, plan.pack.task), encoder, plan.pack.task)
-    objective = objective.to(plan.machine.device)
-    views, feed = build_views(link, plan.pack.task), plan.feed(cell, link)
-    clock: list[float] = []
-
-    def watch(step: int, loss: Tensor) -> None:
-        loss.item()  # wait for the device
-        clock.append(time.perf_counter())
-
-    budget = replace(link.stage.budget, steps=steps)
-    train(encoder, objective, views, feed, budget, 0, precision=plan.machine.precision, watch=watch)
-    return (clock[-1] - clock[0]) / (steps - 1)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from benchbench.claims import Claims
 from benchbench.record import Record, read_record
 from benchbench.terms import BadInput
 
@@ -36,14 +37,17 @@ class Artifact:
 
 
 class Store:
-    """A folder: ``stages``, ``features``, ``checkpoints``, ``packs`` and ``records``.
+    """A folder: ``stages``, ``features``, ``checkpoints``, ``packs``, ``records``, ``claims``.
+
+    ``diverged`` says of stages that had no end, so that none is tried again for another cell.
 
     A file appears under its name complete or not at all. An artifact is one safetensors file whose
     header holds the note and the sha256 of both.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, writes: bool = True) -> None:
+        self.root, self.writes = root, writes  # of processes that train together, one writes
+        self.claims = Claims(root)
 
     def check(self, needed: int = 0) -> None:
         """BadInput if nothing can be written here, or fewer than ``needed`` bytes are free."""
@@ -89,7 +93,8 @@ class Store:
         return said["sha256"]
 
     def remove(self, kind: str, key: str) -> None:
-        self._path(kind, key).unlink(missing_ok=True)
+        if self.writes:
+            self._path(kind, key).unlink(missing_ok=True)
 
     def records(self, suite: str) -> Path:
         return self.root / "records" / suite
@@ -113,6 +118,8 @@ class Store:
 
     def _place(self, path: Path, content: bytes) -> None:
         """Write beside, flush to disk, rename: no reader ever meets half a file."""
+        if not self.writes:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:

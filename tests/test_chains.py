@@ -1,11 +1,12 @@
 """What a stage takes over from the one before, and views of every kind, through whole cells."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from benchbench.launch.local import estimate
+from benchbench.estimate import Calibration, total
 from benchbench.run import execute
 from benchbench.terms import BadInput
 
@@ -84,12 +85,12 @@ def test_the_head_of_the_stage_before_goes_on(plan_of):
     assert all(torch.equal(before[n], t) for n, t in zip(encoder, teacher, strict=True))
 
 
-def test_a_killed_stage_goes_on_with_the_head_it_had_begun_with(plan_of, tmp_path, monkeypatch):
+def test_a_killed_stage_goes_on_with_the_head_it_had_begun_with(plan_of, tmp_path):
     """The checkpoint, not a probe fitted again to what training has moved since."""
     method = 'chain = "simclr > lp_ft"\nreadout = "head"\n'
     _, whole = run(plan_of, method)
-    monkeypatch.setattr("benchbench.run.CHECKPOINT_EVERY", -1.0)
     plan, cell = cell_of(lambda text: plan_of(text, tmp_path / "other"), method)
+    plan = replace(plan, checkpoint_every=-1.0)
 
     def killer(stage):
         def watch(done, loss):
@@ -161,8 +162,8 @@ def test_what_cannot_begin_is_refused_before_training(plan_of, method, header, w
 
 def test_the_time_of_a_stage_with_a_head_to_begin_with_can_be_estimated(plan_of):
     plan, cell = cell_of(plan_of, 'chain = "simclr > lp_ft"\n')
-    stages, seconds = estimate(plan, [cell])
-    assert stages == 2 and seconds > 0
+    told = Calibration(plan)
+    assert told.stages([cell]) == 2 and total(told.in_turn([cell])).seconds > 0
 
 
 def test_old_records_have_no_views_of_other_kinds(plan_of):

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 from tiny import SUITE, quiet
 
-from benchbench.launch.local import estimate, run_cells
+from benchbench.estimate import Calibration, total
+from benchbench.launch.local import run_cells
 from benchbench.record import Record, read_record, read_records
 from benchbench.run import execute
 from benchbench.terms import BadInput
@@ -235,11 +236,12 @@ def test_a_cuda_device_that_is_not_there_is_refused(plan_of, tmp_path):
 
 def test_an_estimate_counts_each_stage_once(plan_of):
     plan = plan_of(METHODS)
-    stages, seconds = estimate(plan, plan.cells)
-    assert stages == 11
-    assert seconds > 0
+    told = Calibration(plan)
+    assert told.stages(plan.cells) == 11
+    assert total(told.in_turn(plan.cells)).seconds > 0
     run_all(plan)
-    assert estimate(plan, plan.cells) == (0, 0)
+    assert told.stages(plan.cells) == 0
+    assert total(Calibration(plan).in_turn(plan.cells)).seconds == 0
 
 
 CHILD = """
@@ -249,9 +251,9 @@ sys.path.insert(0, sys.argv[3])
 from tiny import make_plan
 from test_run import Count
 from benchbench.launch.local import run_cells
-import benchbench.run
-benchbench.run.CHECKPOINT_EVERY = -1.0  # leave the state after every step
+from dataclasses import replace
 plan = make_plan(Path(sys.argv[1]).read_text(), Path(sys.argv[2]), Path(sys.argv[2]).parent)
+plan = replace(plan, checkpoint_every=-1.0)  # leave the state after every step
 audience = Count()
 audience.cell_starts = lambda number, cell: lambda stage: lambda done, loss: print(done, flush=True)
 run_cells(plan, [cell for cell in plan.cells if not plan.done(cell)], audience)
@@ -311,3 +313,15 @@ def test_a_record_refuses_what_a_record_cannot_say(plan_of):
     path.write_text(json.dumps(fields)[:-5])
     with pytest.raises(BadInput, match="is not a record"):
         read_record(path)
+
+
+def test_a_stage_that_diverged_is_not_tried_again_for_another_cell(plan_of):
+    text = SUITE + '[[method]]\nname = "bad"\nchain = "unstable"\n'
+    text += '[[method]]\nname = "bad, then fine-tuned"\nchain = "unstable > finetune"\n'
+    audience = run_all(plan_of(text))
+    told = {r.method: (r.status, r.reason) for r in audience.records}
+    assert told["bad"] == told["bad, then fine-tuned"]
+    assert told["bad"][0] == "diverged" and "at step 4" in told["bad"][1]
+    plan = plan_of(text)
+    assert len(list((plan.store.root / "diverged").glob("*"))) == 1
+    assert plan.store.claims.signs() == {}

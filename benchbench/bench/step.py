@@ -1,4 +1,4 @@
-"""A training step beside its floor, and the steps of objectives beside SimCLR's."""
+"""A training step beside its floor and in its parts; steps of objectives beside SimCLR's."""
 
 import time
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from benchbench.bench.rounds import side_by_side
 from benchbench.catalog import Catalog
 from benchbench.contracts import DomainData, Objective, as_read, begun
 from benchbench.data.feed import Feed, resident
@@ -16,7 +17,7 @@ from benchbench.data.pack import in_memory
 from benchbench.machine import Machine, keep_freed_memory
 from benchbench.plan import build_augmentation, build_encoder
 from benchbench.terms import TRAIN, BadInput, Budget
-from benchbench.train import Views, parameter_groups, train
+from benchbench.train import Lap, Views, parameter_groups, train
 
 SHAPES = {  # the encoder, and the side of its images
     "small_cnn@32": ("small_cnn", 32),
@@ -27,21 +28,29 @@ SHAPES = {  # the encoder, and the side of its images
 AUGMENTATION = "random_resized_crop | horizontal_flip | color_jitter | greyscale | gaussian_blur"
 
 
+PARTS = ("gather", "views", "forward", "backward", "update", "other")
+
+
 @dataclass(frozen=True)
 class Measured:
-    """Medians over rounds, in milliseconds; the ratio's are of floor and step run side by side."""
+    """Medians in milliseconds; the ratio's are of floor and step run side by side."""
 
     shape: str
     batch_size: int
     device: str
     precision: str
+    compiled: bool  # floor and step alike
     rounds: int
     floor: float  # forward, backward and update on two batches that already lie on the device
-    step: float  # gather, two views, forward, loss, backward and update
+    step: float  # all of its parts:
     ratio: float
     ratio_range: tuple[float, float]
     gather: float
     views: float
+    forward: float  # with the projector and the loss
+    backward: float
+    update: float
+    other: float  # keeping the loss, and looking at it once in many steps
     images_per_second: float
 
 
@@ -50,42 +59,75 @@ def measure(
 ) -> Measured:
     """SimCLR with all of its augmentation on random images, against the same network bare."""
     keep_freed_memory()
-    text, side = SHAPES[shape]
-    pack = in_memory(random_data(side, rows=2 * batch_size))
-    encoder = build_encoder(catalog.resolve("encoder", text), pack.task, seed=0)
-    encoder = encoder.to(machine.device).to(memory_format=torch.channels_last)
-    objective = catalog.resolve("objective", "simclr").build(encoder, pack.task)
-    objective = objective.to(machine.device)
-    augment = build_augmentation(catalog.pipeline(AUGMENTATION), pack.task)
-    views = Views(augment)
-    images = resident(pack.inputs, machine.device)
-    feed = Feed(pack, images, pack.domain_names, (), batch_size, 0, machine.device)
-    batch = as_read(feed(0).inputs)
+    encoder, objective, views, feed = simclr(catalog, machine, shape, batch_size)
     budget = Budget(steps + 1, batch_size, lr=1e-3, weight_decay=1e-4, warmup=0.1)
+    bare = bare_step(encoder, objective, as_read(feed(0).inputs), budget, machine)
+    laps = Laps(machine)
+    # A GPU must be waited for at the end of each part, which slows the step: in a run of its own.
+    apart = machine.device.type == "cuda"
 
-    def our_step() -> float:
-        return pace(encoder, objective, views, feed, budget, machine)
+    def our_step(lap: Lap | None) -> float:
+        laps.pause()
+        return pace(encoder, objective, views, feed, budget, machine, lap)
 
-    bare = bare_step(encoder, objective, batch, budget, machine)
-    clocked(bare, 1, machine)
-    our_step()  # warmed up
-    pairs = [(clocked(bare, steps, machine), our_step()) for _ in range(rounds)]
-    ratios = [step / floor for floor, step in pairs]
-    step = median(step for _, step in pairs)
+    clocked(bare, 2, machine)
+    our_step(None)  # warmed up
+    actions = {
+        "floor": lambda: clocked(bare, steps, machine),
+        "step": lambda: our_step(None if apart else laps),
+    }
+    told = side_by_side(rounds, actions)
+    if apart:
+        our_step(laps)
+    ratios = [step / floor for floor, step in zip(told["floor"], told["step"], strict=True)]
+    step = median(told["step"])
     return Measured(
         shape,
         batch_size,
         machine.name,
         machine.precision,
+        machine.compiled,
         rounds,
-        floor=1e3 * median(floor for floor, _ in pairs),
+        floor=1e3 * median(told["floor"]),
         step=1e3 * step,
         ratio=median(ratios),
         ratio_range=(min(ratios), max(ratios)),
-        gather=1e3 * clocked(lambda: feed(1), steps, machine),
-        views=1e3 * clocked(lambda: (augment(batch), augment(batch)), steps, machine),
+        **{part: 1e3 * median(spans) for part, spans in laps.spans.items()},
         images_per_second=batch_size / step,
     )
+
+
+def simclr(
+    catalog: Catalog, machine: Machine, shape: str, batch_size: int
+) -> tuple[nn.Module, Objective, Views, Feed]:
+    """All that a suite would train with, on random images."""
+    text, side = SHAPES[shape]
+    pack = in_memory(random_data(side, rows=2 * batch_size))
+    encoder = build_encoder(catalog.resolve("encoder", text), pack.task, seed=0)
+    encoder = encoder.to(machine.device).to(memory_format=torch.channels_last)
+    objective = catalog.resolve("objective", "simclr").build(encoder, pack.task)
+    views = Views(build_augmentation(catalog.pipeline(AUGMENTATION), pack.task))
+    images = resident(pack.inputs, machine.device)
+    feed = Feed(pack, images, pack.domain_names, (), batch_size, 0, machine.device)
+    return encoder, objective.to(machine.device), views, feed
+
+
+class Laps:
+    """Seconds of the parts of each step. After a pause, the next part's are not known."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.spans: dict[str, list[float]] = {part: [] for part in PARTS}
+        self.last: float | None = None
+
+    def __call__(self, part: str) -> None:
+        end = now(self.machine)
+        if self.last is not None:
+            self.spans[part].append(end - self.last)
+        self.last = end
+
+    def pause(self) -> None:
+        self.last = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +191,7 @@ def pace(
     feed: Feed,
     budget: Budget,
     machine: Machine,
+    lap: Lap | None = None,
 ) -> float:
     """Median seconds of a training step."""
     ticks: list[float] = []
@@ -156,7 +199,18 @@ def pace(
     def watch(done: int, loss: Tensor) -> None:
         ticks.append(now(machine))
 
-    train(encoder, objective, views, feed, budget, 0, precision=machine.precision, watch=watch)
+    train(
+        encoder,
+        objective,
+        views,
+        feed,
+        budget,
+        seed=0,
+        precision=machine.precision,
+        compiled=machine.compiled,
+        watch=watch,
+        lap=lap,
+    )
     return median(later - before for before, later in pairwise(ticks))
 
 
@@ -167,13 +221,14 @@ def bare_step(
     both = torch.cat([images, images]).to(memory_format=torch.channels_last)
     groups = parameter_groups(encoder, objective, budget)
     optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+    run = torch.compile(encoder.forward, dynamic=False) if machine.compiled else encoder
 
     def step() -> None:
         encoder.train()
         with torch.autocast(
             machine.device.type, torch.bfloat16, enabled=machine.precision == "bf16"
         ):
-            loss = encoder(both).float().square().mean()
+            loss = run(both).float().square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

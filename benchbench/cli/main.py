@@ -1,4 +1,4 @@
-"""The commands but those of `data`."""
+"""The commands but `bench` and those of `data`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from benchbench import API, __version__
+from benchbench.cli.bench import bench
 from benchbench.cli.data import data
 from benchbench.cli.options import (
+    budget_option,
     catalog,
     data_option,
     device_option,
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchbench.catalog import Catalog
+    from benchbench.claims import Sign
+    from benchbench.estimate import Calibration
     from benchbench.plan import Plan
     from benchbench.suite import Cell
 
@@ -62,6 +66,7 @@ def main() -> None:
 
 
 main.add_command(data)
+main.add_command(bench)
 
 
 @main.command("list")
@@ -120,14 +125,26 @@ def plugins_told(known: Catalog) -> dict[str, Any]:
 @data_option
 @device_option
 @only_option
+@budget_option
 @click.option(
-    "--dry-run", is_flag=True, help="Show what would be done, and how long it would take."
+    "--dry-run",
+    is_flag=True,
+    help="Show what would be done, and the time, memory and disk it takes.",
 )
-def run(suite: str, store: Path, data: Path, device: str, only: str, dry_run: bool) -> None:
+def run(
+    suite: str,
+    store: Path,
+    data: Path,
+    device: str,
+    only: str,
+    budget: float | None,
+    dry_run: bool,
+) -> None:
     """Train and score every cell of SUITE that has no record yet, then print the board.
 
     Run it again after an interruption: what was finished is kept, and nothing is done twice.
     """
+    from benchbench.estimate import Calibration, total
     from benchbench.launch.local import run_cells
     from benchbench.progress import Progress
     from benchbench.store import Store
@@ -142,12 +159,18 @@ def run(suite: str, store: Path, data: Path, device: str, only: str, dry_run: bo
         raise
     cells = chosen_cells(plan, only)
     if dry_run:
-        show_plan(plan, cells)
+        show_plan(plan, cells, budget)
         return
     for cell in cells:
         plan.check(cell)
     to_do = [cell for cell in cells if not plan.done(cell)]
-    plan.store.check(plan.bytes_needed(to_do))
+    told = Calibration(plan, timed=budget is not None)
+    for cell in to_do:
+        told.check(cell)
+    if budget is not None:
+        to_do = within_budget(told, to_do, budget)
+        cells = [cell for cell in cells if cell in to_do or plan.done(cell)]
+    plan.store.check(total(told.in_turn(to_do)).disk)
     click.echo(
         f"{plan.suite.name}: {len(cells)} cells, {len(to_do)} to run on {plan.machine.name} in "
         f"{plan.machine.precision}; store {store}; the data's licence: {plan.pack.licence}",
@@ -193,7 +216,7 @@ def leaderboard(suite: str, form: str, store: Path, data: Path, device: str) -> 
 @device_option
 @only_option
 def status(suite: str, store: Path, data: Path, device: str, only: str) -> None:
-    """Say how many cells of SUITE are scored, failed or still to run."""
+    """Say how many cells of SUITE are scored, failed or still to run, and what runs or died."""
     plan = make_plan(suite, store, data, device)
     cells = chosen_cells(plan, only)
     records = {cell: plan.record(cell) for cell in cells}
@@ -206,6 +229,19 @@ def status(suite: str, store: Path, data: Path, device: str, only: str) -> None:
     for cell, record in records.items():
         if record and record.status != "scored":
             click.echo(f"  {cell}: {record.status}: {record.reason}")
+    for sign in plan.store.claims.signs().values():
+        click.echo(f"  {told_of(sign)}")
+
+
+def told_of(sign: Sign) -> str:
+    """Who works on what, and how far it is."""
+    who = f"process {sign.pid} on {sign.host}, heard of {spelled(sign.seen)} ago"
+    done = f" step {sign.step} of {sign.steps}," if sign.steps else ""
+    if sign.lost:
+        return f"died: {sign.work},{done} {who}; run the suite again to go on"
+    left = sign.seconds_left
+    rest = f", about {spelled(left)} left" if left is not None else ""
+    return f"runs: {sign.work},{done} {who}{rest}"
 
 
 @main.command()
@@ -270,29 +306,63 @@ def board_of(plan: Plan, form: str) -> str:
     return render(records, expected_by(plan.suite, shifts), form)
 
 
-def show_plan(plan: Plan, cells: list[Cell]) -> None:
-    """What `run` would do with every cell, and an estimate from a few steps of every kind."""
-    from benchbench.launch.local import estimate
+def show_plan(plan: Plan, cells: list[Cell], budget: float | None) -> None:
+    """What `run` would do with every cell, and what that costs, from a trial of every kind."""
+    from benchbench.estimate import Calibration, affordable, sized, total
+    from benchbench.store import enough_space
 
-    runnable, refused = [], 0
+    told, to_do, refused = Calibration(plan), [], 0
     for cell in cells:
         try:
             plan.check(cell)
+            if plan.done(cell):
+                click.echo(f"{cell}: cached")
+                continue
+            told.work(cell)
         except BadInput as error:
             click.echo(f"{cell}: cannot run, because {error}")
             refused += 1
             continue
-        done = plan.done(cell)
-        click.echo(f"{cell}: {'cached' if done else 'to run'}")
-        if not done:
-            runnable.append(cell)
-    stages, seconds = estimate(plan, runnable)
+        to_do.append(cell)
+    fit = to_do if budget is None else affordable(told, to_do, budget)
+    for cell, cost in zip(fit, told.in_turn(fit), strict=True):
+        click.echo(
+            f"{cell}: to run, about {spelled(cost.seconds)}, {sized(cost.memory)} of memory, "
+            f"{sized(cost.disk)} on disk"
+        )
+    over = [cell for cell in to_do if cell not in fit]
+    for cell in over:
+        click.echo(f"{cell}: over the budget")
+    whole = total(told.in_turn(fit))
     click.echo(
-        f"{len(cells) - len(runnable) - refused} cached, {len(runnable)} to run, {refused} cannot; "
-        f"{stages} stages to train, about {spelled(seconds)} on {plan.machine.name}"
+        f"{len(cells) - len(to_do) - refused} cached, {len(fit)} to run, {refused} cannot; "
+        f"{told.stages(fit)} stages to train, about {spelled(whole.seconds)} on "
+        f"{plan.machine.name}, {sized(whole.memory)} of memory, {sized(whole.disk)} on disk"
+        + (f"; {len(over)} over the budget of {spelled(budget)}" if budget is not None else "")
     )
     if refused:
         sys.exit(2)
+    enough_space(plan.store.root, whole.disk)
+
+
+def within_budget(told: Calibration, cells: list[Cell], budget: float) -> list[Cell]:
+    """Those that fit, told to the person who waits for them; BadInput if none does."""
+    from benchbench.estimate import affordable, total
+
+    fit = affordable(told, cells, budget)
+    if cells and not fit:
+        least = min(told.beyond(cell, set()).seconds for cell in cells)
+        raise BadInput(
+            f"--budget {spelled(budget)} is not enough for a cell; the cheapest takes about "
+            f"{spelled(least)}"
+        )
+    seconds = total(told.in_turn(fit)).seconds
+    click.echo(
+        f"{len(fit)} of {len(cells)} cells fit into {spelled(budget)} and take about "
+        f"{spelled(seconds)}",
+        err=True,
+    )
+    return fit
 
 
 def spelled(seconds: float) -> str:
@@ -389,83 +459,3 @@ def check(plugins: tuple[str, ...], data: Path, verbose: bool, as_json: bool) ->
         click.echo(json.dumps(told, indent=1))
     if any(fact["status"] == "failed" for fact in told):
         sys.exit(1)
-
-
-@main.command()
-@plugin_options
-@click.argument("what", default="resnet18@32")
-@click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=2))
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1))
-@click.option("--steps", default=5, show_default=True, type=click.IntRange(min=2))
-@click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto")
-@device_option
-@click.option("--json", "as_json", is_flag=True)
-def bench(
-    what: str,
-    batch_size: int,
-    rounds: int,
-    steps: int,
-    precision: Literal["auto", "bf16", "fp32"],
-    device: str,
-    as_json: bool,
-) -> None:
-    """Measure WHAT: a training step against its floor (resnet18@32, resnet50@224, ...), the step of
-    every objective against SimCLR's (objectives:small_cnn@32, ...), the linear readout against
-    scikit-learn (readout), or preparing, fetching and opening data (data)."""
-    from dataclasses import asdict
-
-    from tabulate import tabulate
-
-    from benchbench.bench.step import SHAPES, compare_objectives, measure
-    from benchbench.machine import Machine
-    from benchbench.spelling import instead
-
-    if what in ("readout", "data"):
-        figures = figures_of(what, device, precision)
-        lines = (f"{name.replace('_', ' ')}  {value:.6g}" for name, value in figures.items())
-        click.echo(json.dumps(figures, indent=1) if as_json else "\n".join(lines))
-        return
-    shape = what.removeprefix("objectives:")
-    if shape not in SHAPES:
-        known = [*SHAPES, *(f"objectives:{name}" for name in SHAPES), "readout", "data"]
-        raise BadInput(f"there is no measurement {what!r}; {instead(what, known)}")
-    machine = Machine.choose(device, precision)
-    if what != shape:
-        table, left_out = compare_objectives(catalog(), machine, shape, batch_size, rounds, steps)
-        if as_json:
-            click.echo(json.dumps([asdict(row) for row in table], indent=1))
-            return
-        headers = ("objective", "views", "step, ms", "× simclr", "× simclr, per view")
-        cells = [tuple(asdict(row).values()) for row in table]
-        click.echo(tabulate(cells, headers, "github", floatfmt=".2f"))
-        for name, reason in left_out.items():
-            click.echo(f"{name}: {reason}")
-        return
-    report = measure(catalog(), machine, shape, batch_size, rounds, steps)
-    if as_json:
-        click.echo(json.dumps(asdict(report), indent=1))
-        return
-    low, high = report.ratio_range
-    click.echo(
-        f"{report.shape}, batch {report.batch_size}, {report.precision}, {report.device}, "
-        f"medians of {report.rounds} rounds\n"
-        f"floor  {report.floor:8.1f} ms  forward, backward, update on two resident batches\n"
-        f"step   {report.step:8.1f} ms  gather, two views, SimCLR, backward, update\n"
-        f"ratio  {report.ratio:8.3f}     from {low:.3f} to {high:.3f}\n"
-        f"gather {report.gather:8.1f} ms\n"
-        f"views  {report.views:8.1f} ms\n"
-        f"{report.images_per_second:,.0f} images/s"
-    )
-
-
-def figures_of(
-    what: str, device: str, precision: Literal["auto", "bf16", "fp32"]
-) -> dict[str, Any]:
-    if what == "readout":
-        from benchbench.bench.readout import compare_readout
-
-        return compare_readout()
-    from benchbench.bench.data import compare_data
-    from benchbench.machine import Machine
-
-    return compare_data(catalog(), Machine.choose(device, precision))

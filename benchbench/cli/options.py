@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,27 @@ only_option = click.option(
     metavar="EXPR",
     default="",
     help="Some cells: 'method=erm*,shift=scans > *,seed=0', or a part of their names.",
+)
+
+
+def seconds(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """What ``45s``, ``90min``, ``1.5h`` or ``2d`` is."""
+    if value is None:
+        return None
+    units = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+    told = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", value)
+    if not told or not float(told[1]):
+        raise click.BadParameter(f"{value!r} is no time; write it like 45s, 90min, 1.5h or 2d")
+    return float(told[1]) * units[told[2]]
+
+
+budget_option = click.option(
+    "--budget",
+    callback=seconds,
+    metavar="TIME",
+    help="Run only what fits into this time (45s, 90min, 8h), the most informative first: all "
+    "methods on one shift with one seed, then on the next, the cheapest shift first; what is left "
+    "is filled with single cells, the baseline first.",
 )
 
 

@@ -11,7 +11,7 @@ import torch
 from benchbench.machine import keep_freed_memory
 from benchbench.plan import Plan
 from benchbench.record import Record, Status
-from benchbench.run import Watcher, describe, execute, seconds_per_step
+from benchbench.run import Watcher, describe, execute
 from benchbench.suite import Cell
 from benchbench.terms import BadInput
 from benchbench.train import Diverged
@@ -60,23 +60,3 @@ def failure(error: Exception) -> Status:
         isinstance(error, OSError) and error.errno == errno.ENOMEM
     )
     return "oom" if exhausted or "can't allocate memory" in words else "failed"
-
-
-def estimate(plan: Plan, cells: Sequence[Cell]) -> tuple[int, float]:
-    """How many stages the cells still have to train, and about how many seconds that takes.
-
-    A few steps of every kind of stage are tried here.
-    """
-    pace: dict[tuple[object, ...], float] = {}
-    missing: dict[str, float] = {}
-    for cell in cells:
-        for link in plan.links(cell):
-            if link.key in missing or plan.store.has("stages", link.key):
-                continue
-            choices = [choice for kind in link.views.values() for choice in kind]
-            texts = (link.objective.text, *(choice.text for choice in choices))
-            kind = (cell.method.encoder, link.stage.budget.batch_size, *texts)
-            if kind not in pace:
-                pace[kind] = seconds_per_step(cell, link, plan)
-            missing[link.key] = pace[kind] * link.stage.budget.steps
-    return len(missing), sum(missing.values())
