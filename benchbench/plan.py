@@ -71,10 +71,18 @@ class Plan:
 
     @classmethod
     def make(
-        cls, suite: Suite, catalog: Catalog, data: Path, store: Store, device: str, report: Report
+        cls,
+        suite: Suite,
+        catalog: Catalog,
+        data: Path,
+        store: Store,
+        device: str,
+        report: Report,
+        *,
+        compiled: bool = False,
     ) -> "Plan":
         """BadInput if the data, the machine or what the suite names is not there."""
-        machine = Machine.choose(device, suite.precision)
+        machine = Machine.choose(device, suite.precision, compiled=compiled)
         dataset = catalog.resolve("dataset", suite.dataset)
         for method in suite.methods():  # before hours of decoding
             catalog.resolve("encoder", method.encoder)

@@ -1,10 +1,12 @@
 """Cells from start to end."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -325,3 +327,15 @@ def test_a_stage_that_diverged_is_not_tried_again_for_another_cell(plan_of):
     plan = plan_of(text)
     assert len(list((plan.store.root / "diverged").glob("*"))) == 1
     assert plan.store.claims.signs() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_record_says_whether_its_stages_were_compiled(plan_of):
+    plan = plan_of(SUITE)
+    (cell,) = plan.cells
+    compiled = replace(plan, machine=replace(plan.machine, compiled=True))
+    assert execute(cell, compiled, quiet).cost.stages[0].compiled
+    plan.store.records("tiny").joinpath(plan.record(cell).file_name).unlink()
+    again = execute(cell, plan, quiet).cost.stages[0]  # the stage is found, as it was trained
+    assert again.reused and again.compiled
