@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from benchbench.cli.options import catalog, device_option, plugin_options
+from benchbench.cli.options import catalog, compile_option, device_option, plugin_options
 from benchbench.terms import BadInput
 
 if TYPE_CHECKING:
@@ -62,13 +62,7 @@ class Asked:
     help="Of peers: how many encoders each trains for that.",
 )
 @click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto")
-@click.option(
-    "--compile/--no-compile",
-    "compiled",
-    default=False,
-    show_default=True,
-    help="Compile the encoder, of the floor too.",
-)
+@compile_option
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON, to keep.")
 def bench(what: str, as_json: bool, **options: Any) -> None:

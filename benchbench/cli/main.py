@@ -17,6 +17,7 @@ from benchbench.cli.data import data
 from benchbench.cli.options import (
     budget_option,
     catalog,
+    compile_option,
     data_option,
     device_option,
     only_option,
@@ -126,12 +127,7 @@ def plugins_told(known: Catalog) -> dict[str, Any]:
 @device_option
 @only_option
 @budget_option
-@click.option(
-    "--compile/--no-compile",
-    "compiled",
-    default=False,
-    help="Train with torch.compile: up to a minute for each stage, then faster steps.",
-)
+@compile_option
 @click.option(
     "--dry-run",
     is_flag=True,

@@ -32,6 +32,13 @@ data_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
+compile_option = click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=False,
+    show_default=True,
+    help="Encoders by torch.compile: up to a minute for each stage, then faster steps.",
+)
 only_option = click.option(
     "--only",
     metavar="EXPR",
