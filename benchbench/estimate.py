@@ -59,16 +59,16 @@ class Calibration:
     from a checkpoint. With ``timed=False`` seconds are left out, too.
     """
 
-    def __init__(self, plan: Plan, *, timed: bool = True) -> None:
-        self.plan, self.timed = plan, timed
+    def __init__(self, plan: Plan, *, timed: bool = True, processes: int = 1) -> None:
+        self.plan, self.timed, self.processes = plan, timed, processes
         self._known: dict[tuple[object, Hashable], Any] = {}
         self._works: dict[Cell, dict[str, Estimate]] = {}
 
     @cached_property
     def free(self) -> int:
-        """Bytes free on the device, once the data lie there."""
+        """Bytes free on the device for each process, once the data lie there."""
         _ = self.plan.inputs
-        return self.plan.machine.free_memory()
+        return self.plan.machine.free_memory() // self.processes
 
     def check(self, cell: Cell) -> None:
         """BadInput if what the cell still has to do does not fit into memory."""

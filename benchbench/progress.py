@@ -20,13 +20,14 @@ class Progress:
     """An audience for `run_cells`. Everything goes to standard error."""
 
     def __init__(self, cells: int) -> None:
-        self.count = cells
+        self.count, self.ended = cells, 0
+        self.started: dict[str, float] = {}
         self.terminal = sys.stderr.isatty()
         self.suite = tqdm(total=cells, unit="cell", disable=not self.terminal, dynamic_ncols=True)
 
-    def cell_starts(self, number: int, cell: Cell) -> Watcher:
+    def cell_starts(self, cell: Cell) -> Watcher:
         self.suite.set_description(f"{cell}")
-        self.number, self.cell_started = number, time.monotonic()
+        self.started[str(cell)] = time.monotonic()
         return self._stage_starts
 
     def _stage_starts(self, stage: Stage) -> Watch:
@@ -56,7 +57,6 @@ class Progress:
         tqdm.write(trace, file=sys.stderr, end="")
 
     def cell_ends(self, record: Record) -> None:
-        seconds = time.monotonic() - self.cell_started
         if record.status == "scored":
             values = {role: record.value(role) for role in ("target", "source")}
             told = [f"{role} {100 * v:.1f}" for role, v in values.items() if v is not None]
@@ -64,8 +64,11 @@ class Progress:
         else:
             outcome = f"{record.status}: {record.reason}"
         name = f"{record.method} · {record.shift} · seed {record.seeds.train}"
+        self.ended += 1
+        now = time.monotonic()
+        seconds = now - self.started.get(name, now)  # it may have ended before it could start
         tqdm.write(
-            f"{self.number + 1}/{self.count} {name}: {outcome} ({seconds:.1f} s)", file=sys.stderr
+            f"{self.ended}/{self.count} {name}: {outcome} ({seconds:.1f} s)", file=sys.stderr
         )
         self.suite.update()
 

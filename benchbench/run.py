@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchbench import metrics
 from benchbench.catalog import Choice, Plugin
-from benchbench.claims import Claim
+from benchbench.claims import LOOK_EVERY, Claim
 from benchbench.contracts import Objective, Supervised, is_known
 from benchbench.data.pack import Pack
 from benchbench.features import Features, extract
@@ -36,7 +36,7 @@ from benchbench.record import (
     StageSpec,
     Status,
 )
-from benchbench.spread import world
+from benchbench.spread import as_the_first_says, world
 from benchbench.store import key_of, packed
 from benchbench.suite import Cell, Stage
 from benchbench.terms import TEST, TRAIN, VAL, derive_seed
@@ -100,7 +100,8 @@ def trained(
         torch.manual_seed(derive_seed(stage_seed(cell, link.depth), "objective"))
         objective = link.objective.build(encoder, task).to(device)
         with stage_claimed(cell, link, plan) as claim:
-            kept = plan.store.read("stages", link.key)
+            there = as_the_first_says(plan.store.has("stages", link.key))
+            kept = plan.store.read("stages", link.key) if there else None
             if kept:
                 encoder.load_state_dict(below("encoder", kept.tensors))
                 objective.load_state_dict(below("objective", kept.tensors))
@@ -118,11 +119,19 @@ def trained(
 
 @contextmanager
 def stage_claimed(cell: Cell, link: Link, plan: Plan) -> Iterator[Claim | None]:
-    """While a stage is missing, for this process alone; waits for another that trains it."""
-    if plan.store.has("stages", link.key) or not plan.store.writes:
-        yield None
-        return
-    with plan.store.claims.held(link.key, f"{cell}: {link.stage.objective}") as claim:
+    """While a stage is missing, for this process alone; waits for another that trains it.
+
+    Of processes that train together, the first one has the claim, and all wait with it.
+    """
+    store, claim = plan.store, None
+    while True:
+        there = store.has("stages", link.key)
+        if not there and store.writes:
+            claim = store.claims.take(link.key, f"{cell}: {link.stage.objective}")
+        if as_the_first_says(there or claim is not None):
+            break
+        time.sleep(LOOK_EVERY)
+    with claim or nullcontext():
         yield claim
 
 
@@ -210,12 +219,14 @@ def features(encoder: nn.Module, encoder_key: str, domain: str, plan: Plan) -> F
     """The features of every row of a domain, from the store if an earlier cell extracted them."""
     pack = plan.pack
     rows = (pack.domains == pack.domain_names.index(domain)).nonzero().flatten()
-    key = features_key(encoder_key, domain, pack)
-    kept = plan.store.read("features", key)
-    if kept:
+    key, store = features_key(encoder_key, domain, pack), plan.store
+    if kept := store.read("features", key):
         return Features(kept.tensors["z"], pack.labels[rows])
-    z = extract(encoder, plan.inputs, rows, plan.machine.device)
-    plan.store.write("features", key, {"z": z})
+    with store.claims.held(key, f"features of {domain}") if store.writes else nullcontext():
+        if kept := store.read("features", key):  # of another process, that this one waited for
+            return Features(kept.tensors["z"], pack.labels[rows])
+        z = extract(encoder, plan.inputs, rows, plan.machine.device)
+        store.write("features", key, {"z": z})
     return Features(z, pack.labels[rows])
 
 

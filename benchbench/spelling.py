@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -10,6 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from benchbench.terms import BadInput
+
+SPANS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+def seconds_of(text: str) -> float | None:
+    """Of ``45s``, ``90min``, ``1.5h`` or ``2d``; None if it is no time."""
+    told = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", text)
+    return float(told[1]) * SPANS[told[2]] or None if told else None
 
 
 def options_of(factory: Callable[..., Any]) -> dict[str, Any]:

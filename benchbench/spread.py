@@ -233,6 +233,15 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
+def as_the_first_says(value: bool) -> bool:
+    """What the first of all processes says, in each of them."""
+    if world() == 1:
+        return value
+    said = [value]
+    dist.broadcast_object_list(said)
+    return said[0]
+
+
 def same_everywhere(value: int) -> bool:
     """Whether every process has the same number."""
     if world() == 1:

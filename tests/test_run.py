@@ -57,7 +57,7 @@ class Count:
     def __init__(self):
         self.stages, self.records = [], []
 
-    def cell_starts(self, number, cell):
+    def cell_starts(self, cell):
         def watcher(stage):
             self.stages.append(stage.objective)
             return lambda done, loss: None
@@ -257,7 +257,7 @@ from dataclasses import replace
 plan = make_plan(Path(sys.argv[1]).read_text(), Path(sys.argv[2]), Path(sys.argv[2]).parent)
 plan = replace(plan, checkpoint_every=-1.0)  # leave the state after every step
 audience = Count()
-audience.cell_starts = lambda number, cell: lambda stage: lambda done, loss: print(done, flush=True)
+audience.cell_starts = lambda cell: lambda stage: lambda done, loss: print(done, flush=True)
 run_cells(plan, [cell for cell in plan.cells if not plan.done(cell)], audience)
 """
 

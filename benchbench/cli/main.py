@@ -20,9 +20,11 @@ from benchbench.cli.options import (
     compile_option,
     data_option,
     device_option,
+    launch_options,
     only_option,
     plugin_options,
     store_option,
+    wanted,
 )
 from benchbench.terms import BadInput, MissingData
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from benchbench.catalog import Catalog
     from benchbench.claims import Sign
     from benchbench.estimate import Calibration
+    from benchbench.launch.job import Job
     from benchbench.plan import Plan
     from benchbench.suite import Cell
 
@@ -128,6 +131,7 @@ def plugins_told(known: Catalog) -> dict[str, Any]:
 @only_option
 @budget_option
 @compile_option
+@launch_options
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -141,6 +145,10 @@ def run(
     only: str,
     budget: float | None,
     compiled: bool,
+    launch: str,
+    resources: tuple[str, ...],
+    ranks: int,
+    checkpoint_every: float,
     dry_run: bool,
 ) -> None:
     """Train and score every cell of SUITE that has no record yet, then print the board.
@@ -148,14 +156,24 @@ def run(
     Run it again after an interruption: what was finished is kept, and nothing is done twice.
     """
     from benchbench.estimate import Calibration, total
-    from benchbench.launch.local import run_cells
-    from benchbench.progress import Progress
+    from benchbench.launch.engines import engine_of, processes_here, run_on
+    from benchbench.progress import Counting, Progress
     from benchbench.store import Store
 
+    job = make_job(
+        suite,
+        store,
+        data,
+        device,
+        compiled=compiled,
+        ranks=ranks,
+        checkpoint_every=checkpoint_every,
+    )
+    engine = engine_of(launch, resources, job)
     if not dry_run:
         Store(store).check()
     try:
-        plan = make_plan(suite, store, data, device, compiled)
+        plan = job.plan(Counting("decoding", "image"))
     except MissingData as error:
         if dry_run:
             show_without_data(suite, only, data, error.files)
@@ -167,9 +185,11 @@ def run(
     for cell in cells:
         plan.check(cell)
     to_do = [cell for cell in cells if not plan.done(cell)]
-    told = Calibration(plan, timed=budget is not None)
-    for cell in to_do:
-        told.check(cell)
+    processes = processes_here(engine)
+    told = Calibration(plan, timed=budget is not None, processes=processes or 1)
+    if processes:  # elsewhere there is another memory
+        for cell in to_do:
+            told.check(cell)
     if budget is not None:
         to_do = within_budget(told, to_do, budget)
         cells = [cell for cell in cells if cell in to_do or plan.done(cell)]
@@ -180,7 +200,7 @@ def run(
         err=True,
     )
     with Progress(len(to_do)) as progress:
-        run_cells(plan, to_do, progress)
+        run_on(engine, job, plan, to_do, progress)
     click.echo(board_of(plan, "markdown"), nl=False)
     records = [plan.record(cell) for cell in cells]
     if any(record is None or record.status != "scored" for record in records):
@@ -274,15 +294,17 @@ def sysinfo(device: str, as_json: bool) -> None:
         click.echo(f"{aside}")
 
 
-def make_plan(suite: str, store: Path, data: Path, device: str, compiled: bool = False) -> Plan:
-    from benchbench.plan import Plan
-    from benchbench.progress import Counting
-    from benchbench.store import Store
+def make_job(suite: str, store: Path, data: Path, device: str, **how: Any) -> Job:
+    from benchbench.launch.job import Job
     from benchbench.suite import Suite
 
-    read = Suite.read(suite)
-    counting = Counting("decoding", "image")
-    return Plan.make(read, catalog(), data, Store(store), device, counting, compiled=compiled)
+    return Job(Suite.read(suite), wanted(), data.absolute(), store.absolute(), device, **how)
+
+
+def make_plan(suite: str, store: Path, data: Path, device: str) -> Plan:
+    from benchbench.progress import Counting
+
+    return make_job(suite, store, data, device).plan(Counting("decoding", "image"))
 
 
 def chosen_cells(plan: Plan, only: str) -> list[Cell]:

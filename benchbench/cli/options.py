@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchbench.catalog import Catalog
+    from benchbench.catalog import Catalog, Wanted
 
 store_option = click.option(
     "--store",
@@ -51,11 +50,11 @@ def seconds(context: click.Context, option: click.Parameter, value: str | None) 
     """What ``45s``, ``90min``, ``1.5h`` or ``2d`` is."""
     if value is None:
         return None
-    units = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-    told = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", value)
-    if not told or not float(told[1]):
+    from benchbench.spelling import seconds_of
+
+    if (told := seconds_of(value)) is None:
         raise click.BadParameter(f"{value!r} is no time; write it like 45s, 90min, 1.5h or 2d")
-    return float(told[1]) * units[told[2]]
+    return told
 
 
 budget_option = click.option(
@@ -66,6 +65,46 @@ budget_option = click.option(
     "methods on one shift with one seed, then on the next, the cheapest shift first; what is left "
     "is filled with single cells, the baseline first.",
 )
+
+
+def launch_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Where cells run, and on what."""
+    for option in (
+        click.option(
+            "--checkpoint-every",
+            callback=seconds,
+            metavar="TIME",
+            default="60s",
+            show_default=True,
+            help="How often a stage leaves the state from which it goes on after a kill.",
+        ),
+        click.option(
+            "--ranks",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Processes that train each stage together, a GPU each: a batch is spread over "
+            "them, and losses are those of one process with the whole batch.",
+        ),
+        click.option(
+            "--resources",
+            multiple=True,
+            metavar="[OBJECTIVE:]cpus=4,gpus=1,memory=16GB,time=2h",
+            help="What ray or slurm give to a task; with 'simclr*:' before it, to those that "
+            "train it, with 'readout:' to those that train nothing. May be repeated.",
+        ),
+        click.option(
+            "--launch",
+            metavar="WHERE",
+            default="local",
+            show_default=True,
+            help="local: one cell after the other; local:N: N processes on this machine; "
+            "ray[:ADDRESS]; slurm[:PARTITION], slurm:local to try it without Slurm. All need to "
+            "see the store and the data in the same place.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def plugin_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -103,12 +142,19 @@ def plugin_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def catalog() -> Catalog:
-    """What the plugins offer that the command line and the environment ask for."""
-    from benchbench.catalog import Wanted, load
+def wanted() -> Wanted:
+    """The plugins that the command line and the environment ask for."""
+    from benchbench.catalog import Wanted
 
     said = click.get_current_context().meta
     files, without, strict = (
         said[f"benchbench.{name}"] for name in ("plugin", "no_plugin", "strict_plugins")
     )
-    return load(Wanted.here(files, without, strict))
+    return Wanted.here([str(Path(file).absolute()) for file in files], without, strict)
+
+
+def catalog() -> Catalog:
+    """What those plugins offer."""
+    from benchbench.catalog import load
+
+    return load(wanted())

@@ -1,62 +1,145 @@
-"""Run cells one after the other in this process."""
+"""On this machine: cells one after the other in this process, or tasks in several processes."""
 
-import errno
-import traceback
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import Protocol, Self
 
 import torch
 
+from benchbench.launch.job import Ended, Job, Task, attempt, end_with_parent, work
+from benchbench.launch.ranks import Together, how_it_died
 from benchbench.machine import keep_freed_memory
 from benchbench.plan import Plan
-from benchbench.record import Record, Status
-from benchbench.run import Watcher, describe, execute
+from benchbench.record import Record
+from benchbench.run import Watcher
 from benchbench.suite import Cell
-from benchbench.terms import BadInput
-from benchbench.train import Diverged
+
+GRACE = 10.0  # seconds in which a worker that is asked to stop may do so
 
 
 class Audience(Protocol):
     """Who is told how a suite goes on."""
 
-    def cell_starts(self, number: int, cell: Cell) -> Watcher: ...
+    def cell_starts(self, cell: Cell) -> Watcher: ...
 
     def cell_fails(self, trace: str) -> None: ...
 
     def cell_ends(self, record: Record) -> None: ...
 
 
-def run_cells(plan: Plan, cells: Sequence[Cell], audience: Audience) -> list[Record]:
-    """Run every cell; one that fails is recorded as such and does not stop the others.
+def alone(cell: Cell, links: object, plan: Plan) -> None:
+    """Nothing is trained by several processes."""
 
-    BadInput, which a later cell would meet too (no space left), and KeyboardInterrupt do.
+
+def run_cells(
+    plan: Plan, cells: Sequence[Cell], audience: Audience, together: Together = alone
+) -> list[Record]:
+    """Run every cell here; one that fails is recorded as such and does not stop the others.
+
+    BadInput, which a later cell would meet too (no space left), and KeyboardInterrupt do. Cells
+    that another process is at come last.
     """
     keep_freed_memory()
-    records = []
-    for number, cell in enumerate(cells):
-        watcher = audience.cell_starts(number, cell)
-        try:
-            record = execute(cell, plan, watcher)
-        except BadInput:
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-            reason = reason.replace(str(Path.home()), "~")  # a record names no user
-            record = describe(cell, plan, failure(error), reason)
-            plan.store.write_record(record)
-            audience.cell_fails(traceback.format_exc())
-        audience.cell_ends(record)
-        records.append(record)
-    return records
+    records: dict[Cell, Record] = {}
+    taken = [cell for cell in cells if plan.store.claims.living(plan.cell_id(cell))]
+    for cell in (*(cell for cell in cells if cell not in taken), *taken):
+        watcher = audience.cell_starts(cell)
+        records[cell], trace = attempt(cell, plan, watcher, together)
+        if trace:
+            audience.cell_fails(trace)
+        audience.cell_ends(records[cell])
+    return [records[cell] for cell in cells]
 
 
-def failure(error: Exception) -> Status:
-    """How a cell ended that has no score."""
-    if isinstance(error, Diverged | FloatingPointError):
-        return "diverged"
-    words = str(error)  # on the CPU torch raises RuntimeError when memory runs out
-    exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, OSError) and error.errno == errno.ENOMEM
-    )
-    return "oom" if exhausted or "can't allocate memory" in words else "failed"
+class Processes:
+    """Tasks in ``count`` processes, which share the cores and GPUs of this machine."""
+
+    def __init__(self, job: Job, count: int) -> None:
+        self.count = count
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        spread = job.device in ("auto", "cuda") and job.ranks == 1 and gpus
+        self.per_device = -(-count // gpus) if spread else count
+        self.jobs = [self._job(job, number, gpus if spread else 0) for number in range(count)]
+        self.workers: list[Worker] = []
+
+    def _job(self, job: Job, number: int, gpus: int) -> Job:
+        """What one of the processes is told: its share of the cores, and of a GPU."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        threads = min(torch.get_num_threads(), max(1, (cores or 1) // self.count))
+        device = f"cuda:{number % gpus}" if gpus else job.device
+        return replace(job, threads=threads, device=device, memory_share=1 / self.per_device)
+
+    def __enter__(self) -> Self:
+        self.workers = [Worker.hired(job) for job in self.jobs]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for worker in self.workers:
+            worker.process.terminate()
+        for worker in self.workers:
+            worker.process.join(GRACE)
+            worker.process.kill()
+            worker.process.join()
+
+    @property
+    def free(self) -> int:
+        return sum(worker.task is None for worker in self.workers)
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        idle = (worker for worker in self.workers if worker.task is None)
+        for task, worker in zip(tasks, idle, strict=False):
+            worker.task = task
+            worker.line.send(task)
+
+    def ended(self) -> Iterator[Ended]:
+        ready = wait([worker.line for worker in self.workers if worker.task])
+        for number, worker in enumerate(self.workers):
+            if worker.line not in ready or worker.task is None:
+                continue
+            task, worker.task = worker.task, None
+            try:
+                yield worker.line.recv()
+            except (EOFError, OSError):
+                worker.process.join()
+                self.workers[number] = Worker.hired(worker.job)
+                how = how_it_died(-(worker.process.exitcode or 0))
+                yield Ended(task.key, "lost", f"its process {how}")
+
+
+@dataclass
+class Worker:
+    job: Job
+    process: BaseProcess
+    line: Connection
+    task: Task | None = None
+
+    @classmethod
+    def hired(cls, job: Job) -> "Worker":
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        mine, its = context.Pipe()
+        process = context.Process(target=serve, args=(its, job))
+        process.start()
+        its.close()  # so that its end, when it dies, is the end of the line
+        return cls(job, process, mine)
+
+
+def serve(line: Connection, job: Job) -> None:
+    """Work until told to stop, or until whoever tells is gone."""
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal; the head stops its workers
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # claims given back
+    while True:
+        line.send(work(job, line.recv()))

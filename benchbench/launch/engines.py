@@ -1,0 +1,51 @@
+"""Where a suite runs, by the name that a user gives it."""
+
+import os
+import re
+from collections.abc import Sequence
+
+from benchbench.launch.job import Job, train_together_for
+from benchbench.launch.local import Audience, Processes, run_cells
+from benchbench.launch.tasks import Engine, run_tasks
+from benchbench.plan import Plan
+from benchbench.record import Record
+from benchbench.suite import Cell
+from benchbench.terms import BadInput
+
+NAMES = "local, local:N, ray, ray:ADDRESS, slurm, slurm:PARTITION and slurm:local"
+
+
+def engine_of(text: str, resources: Sequence[str], job: Job) -> Engine | None:
+    """None for ``local``: one cell after the other in this process. BadInput if there is none."""
+    name, colon, place = text.partition(":")
+    if resources and name == "local":
+        raise BadInput("--resources is for --launch ray and slurm; local:N shares this machine")
+    if text == "local":
+        return None
+    if name == "local" and re.fullmatch("[1-9][0-9]*", place):
+        return Processes(job, int(place))
+    if name == "ray" and bool(place) == bool(colon):
+        from benchbench.launch.ray import Ray
+
+        return Ray(job, place or None, resources)
+    if name == "slurm" and bool(place) == bool(colon):
+        from benchbench.launch.slurm import LOCAL, Slurm
+
+        return Slurm(job, place or None, resources, os.cpu_count() if place == LOCAL else None)
+    raise BadInput(f"--launch {text!r} is not known; there is {NAMES}")
+
+
+def run_on(
+    engine: Engine | None, job: Job, plan: Plan, cells: Sequence[Cell], audience: Audience
+) -> list[Record]:
+    """Run every cell where the engine is; here, where there is none."""
+    if engine is None:
+        return run_cells(plan, cells, audience, train_together_for(job))
+    return run_tasks(plan, cells, engine, audience)
+
+
+def processes_here(engine: Engine | None) -> int | None:
+    """How many share the memory of a device of this machine; None if cells run elsewhere."""
+    if engine is None:
+        return 1
+    return engine.per_device if isinstance(engine, Processes) else None

@@ -1,0 +1,100 @@
+"""One stage in several processes of this machine, each of which reads its share of every batch."""
+
+import signal
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import (
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
+
+from benchbench.plan import Link, Plan
+from benchbench.run import trained
+from benchbench.suite import Cell
+from benchbench.terms import BadInput
+
+Together = Callable[[Cell, list[Link], Plan], None]  # trains what is missing of a cell's stages
+PATIENCE = timedelta(minutes=30)  # for a process that does not answer; one that died is noticed
+
+
+class RankDied(Exception):
+    """One of the processes that train a stage together ended before its time."""
+
+
+def train_together(
+    make_plan: Callable[[Any, int], Plan],
+    job: object,
+    count: int,
+    cell: Cell,
+    links: Sequence[Link],
+    plan: Plan,
+) -> None:
+    """Train the missing stages of a chain in ``count`` processes; they are in the store then.
+
+    ``make_plan`` makes the plan of a process from the job and its rank. Raises RankDied if one of
+    them dies, and RuntimeError with what it said if it fails; the stage goes on from its last
+    checkpoint when it is tried again. A stage that diverged is marked in the store, not raised.
+    """
+    if all(plan.store.has("stages", link.key) for link in links):
+        return
+    with TemporaryDirectory() as folder:
+        try:
+            start_processes(
+                one_rank,
+                (make_plan, job, count, cell, len(links), Path(folder)),
+                nprocs=count,
+                daemon=True,
+                start_method="forkserver",
+            )
+        except ProcessExitedException as error:
+            raise RankDied(
+                f"process {error.error_index + 1} of the {count} that trained {cell} "
+                f"{how_it_died(-error.exit_code)}"
+            ) from None
+        except ProcessRaisedException as error:
+            if (told := Path(folder) / "bad-input").exists():
+                raise BadInput(told.read_text()) from None
+            if any(plan.store.has("diverged", link.key) for link in links):
+                return
+            raise RuntimeError(str(error).strip().rpartition("\n")[2]) from error
+
+
+def one_rank(
+    rank: int,
+    make_plan: Callable[[Any, int], Plan],
+    job: object,
+    count: int,
+    cell: Cell,
+    depth: int,
+    folder: Path,
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this process ends it
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(
+        backend,
+        init_method=f"file://{folder / 'meeting'}",
+        rank=rank,
+        world_size=count,
+        timeout=PATIENCE,
+    )
+    try:
+        plan = make_plan(job, rank)
+        trained(cell, plan.links(cell)[:depth], plan, lambda stage: lambda done, loss: None)
+    except BadInput as error:
+        (folder / "bad-input").write_text(str(error))
+        raise
+    dist.destroy_process_group()
+
+
+def how_it_died(number: int) -> str:
+    """Of a process that ended by itself: the signal, or the negative of its exit status."""
+    if number <= 0:
+        return f"ended with status {-number}"
+    return f"was killed by {signal.Signals(number).name}"

@@ -1,0 +1,94 @@
+"""On a Ray cluster, or on this machine as one: a process for every task."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+from benchbench.launch.job import Ended, Job, Task, work
+from benchbench.launch.resources import Resources, Rules
+from benchbench.terms import BadInput
+
+
+class Ray:
+    """Tasks wait in Ray's own queue until their resources are free."""
+
+    def __init__(self, job: Job, address: str | None, said: Sequence[str]) -> None:
+        """BadInput if Ray is not installed, or nothing answers at the address."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers otherwise
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            import ray
+        except ImportError:
+            raise BadInput(
+                "--launch ray needs the package ray; pip install 'benchbench-shift[ray]'"
+            ) from None
+        self.ray: Any = ray
+        self.job, self.address, self.rules = job, address, Rules.read(said)
+        self.running: dict[Any, Task] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self.ray.init(
+                address=self.address,
+                include_dashboard=False if self.address is None else None,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        except (ConnectionError, ValueError, TimeoutError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise BadInput(f"--launch ray:{self.address or ''}: {reason}") from None
+        has_gpu = self.ray.cluster_resources().get("GPU", 0) and self.job.device != "cpu"
+        self.rules = replace(self.rules, default=Resources(gpus=1 if has_gpu else 0))
+        self.remote = self.ray.remote(work)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for ref in self.running:
+            self.ray.cancel(ref, force=True)
+        self.ray.shutdown()
+
+    @property
+    def free(self) -> int:
+        return 1_000_000
+
+    def start(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            told = self.rules.of(task)
+            if self.address is None:
+                self._check(told)
+            job = replace(self.job, threads=told.cpus, memory_share=min(told.gpus, 1.0) or 1.0)
+            remote = self.remote.options(
+                name=str(task),
+                num_cpus=told.cpus,
+                num_gpus=told.gpus,
+                memory=told.memory,
+                max_retries=0,  # who tries again is the head, for every engine alike
+            )
+            self.running[remote.remote(job, task)] = task
+
+    def _check(self, told: Resources) -> None:
+        """BadInput if this machine can never give as much; Ray would wait for ever."""
+        there = self.ray.cluster_resources()
+        wanted = {"CPU": told.cpus, "GPU": told.gpus, "memory": told.memory or 0}
+        for name, amount in wanted.items():
+            if amount > there.get(name, 0):
+                raise BadInput(
+                    f"--resources {name.lower()} = {amount}: Ray has {there.get(name, 0):.0f} here"
+                )
+
+    def ended(self) -> Iterator[Ended]:
+        ready, _ = self.ray.wait([*self.running], num_returns=1)
+        for ref in ready:
+            task = self.running.pop(ref)
+            try:
+                yield self.ray.get(ref)
+            except self.ray.exceptions.RayError as error:
+                reason = " ".join(str(error).split())[:200]
+                yield Ended(task.key, "lost", f"its process on Ray ended: {reason}")
