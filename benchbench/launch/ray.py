@@ -76,12 +76,11 @@ class Ray:
     def _check(self, told: Resources) -> None:
         """BadInput if this machine can never give as much; Ray would wait for ever."""
         there = self.ray.cluster_resources()
-        wanted = {"CPU": told.cpus, "GPU": told.gpus, "memory": told.memory or 0}
-        for name, amount in wanted.items():
-            if amount > there.get(name, 0):
-                raise BadInput(
-                    f"--resources {name.lower()} = {amount}: Ray has {there.get(name, 0):.0f} here"
-                )
+        wanted = {"cpus": "CPU", "gpus": "GPU", "memory": "memory"}
+        for ours, its in wanted.items():
+            asked, has = getattr(told, ours) or 0, there.get(its, 0)
+            if asked > has:
+                raise BadInput(f"--resources {ours}={asked}: Ray has {has:.0f} here")
 
     def ended(self) -> Iterator[Ended]:
         ready, _ = self.ray.wait([*self.running], num_returns=1)
