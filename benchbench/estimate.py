@@ -50,16 +50,28 @@ class Estimate:
         )
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What a stage takes: what its first step takes beyond the others, and each of them."""
+
+    first: float  # seconds; compiling is part of it
+    step: float
+
+    def of(self, steps: int) -> float:
+        return self.first + steps * self.step
+
+
 class Calibration:
     """What the cells of a plan cost, from a short trial of every kind of stage.
 
     Memory comes from two tiny batches, before a step of the full size is timed: what cannot fit is
-    never tried. Left out are the time and memory of fitting readouts, which depend on what the
-    features will be; buffers that libraries keep for themselves; and what is spared by going on
-    from a checkpoint. With ``timed=False`` seconds are left out, too.
+    never tried. ``processes`` share the device's memory; None is for cells that run elsewhere,
+    where memory is not known. Left out are the time and memory of fitting readouts, which depend
+    on what the features will be; buffers that libraries keep for themselves; and what is spared by
+    going on from a checkpoint. With ``timed=False`` seconds are left out, too.
     """
 
-    def __init__(self, plan: Plan, *, timed: bool = True, processes: int = 1) -> None:
+    def __init__(self, plan: Plan, *, timed: bool = True, processes: int | None = 1) -> None:
         self.plan, self.timed, self.processes = plan, timed, processes
         self._known: dict[tuple[object, Hashable], Any] = {}
         self._works: dict[Cell, dict[str, Estimate]] = {}
@@ -68,10 +80,12 @@ class Calibration:
     def free(self) -> int:
         """Bytes free on the device for each process, once the data lie there."""
         _ = self.plan.inputs
-        return self.plan.machine.free_memory() // self.processes
+        return self.plan.machine.free_memory() // (self.processes or 1)
 
     def check(self, cell: Cell) -> None:
         """BadInput if what the cell still has to do does not fit into memory."""
+        if self.processes is None:
+            return
         for link in self._missing(cell):
             needed = self._footprint(cell, link).bytes(link.stage.budget)
             if needed > self.free:
@@ -111,6 +125,26 @@ class Calibration:
         """How many stages the cells still have to train."""
         return len({link.key for cell in cells for link in self._missing(cell)})
 
+    def compiling(self, cells: Iterable[Cell]) -> list[tuple[str, int, Pace, Pace]]:
+        """Of every kind of stage that is left: its encoder and objective, and the most steps of
+        such a stage; its pace as it is, and compiled.
+        """
+        plans = [
+            replace(self.plan, machine=replace(self.plan.machine, compiled=compiled))
+            for compiled in (False, True)
+        ]
+        found: dict[object, tuple[str, int, Pace, Pace]] = {}
+        for cell in cells:
+            for link in self._missing(cell):
+                kind, steps = kind_of(cell, link), link.stage.budget.steps
+                name = f"{link.objective.entry.name} on {cell.method.encoder}"
+                if kind not in found:
+                    eager, compiled = (pace_of(cell, link, plan) for plan in plans)
+                    found[kind] = name, steps, eager, compiled
+                elif steps > found[kind][1]:
+                    found[kind] = name, steps, *found[kind][2:]
+        return [*found.values()]
+
     def _missing(self, cell: Cell) -> list[Link]:
         links = self.plan.links(cell)
         return [link for link in links if not self.plan.store.has("stages", link.key)]
@@ -129,9 +163,9 @@ class Calibration:
         budget = link.stage.budget
         size = self.plan.facts(cell.method.encoder, link.stage.objective).nbytes
         kind = kind_of(cell, link)
-        pace = self._once(seconds_per_step, kind, cell, link) if self.timed else 0.0
+        pace = self._once(pace_of, kind, cell, link) if self.timed else Pace(0.0, 0.0)
         return Estimate(
-            budget.steps * pace,
+            pace.of(budget.steps),
             self._footprint(cell, link).bytes(budget),
             size,
             size * (1 + SLOTS[budget.optimizer]),
@@ -266,14 +300,14 @@ def fresh_encoder(text: str, plan: Plan) -> nn.Module:
     return encoder.to(plan.machine.device).to(memory_format=torch.channels_last)
 
 
-def seconds_per_step(cell: Cell, link: Link, plan: Plan, steps: int = 4) -> float:
-    """What a step of the stage takes here, tried on a copy that is thrown away.
+def pace_of(cell: Cell, link: Link, plan: Plan, steps: int = 4) -> Pace:
+    """What steps of the stage take here, tried on a copy that is thrown away.
 
     BadInput if it fails.
     """
     keep_freed_memory()
     encoder, objective = built(cell, link, plan)
-    clock: list[float] = []
+    clock = [time.perf_counter()]
 
     def watch(step: int, loss: Tensor) -> None:
         loss.item()  # wait for the device
@@ -298,7 +332,8 @@ def seconds_per_step(cell: Cell, link: Link, plan: Plan, steps: int = 4) -> floa
             f"method {cell.method.name}: a step of {link.stage.objective} fails: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return (clock[-1] - clock[0]) / (len(clock) - 1)
+    step = (clock[-1] - clock[1]) / (len(clock) - 2)
+    return Pace(max(0.0, clock[1] - clock[0] - step), step)
 
 
 def footprint(cell: Cell, link: Link, plan: Plan) -> Footprint:

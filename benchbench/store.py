@@ -72,18 +72,11 @@ class Store:
             content = path.read_bytes()
         except FileNotFoundError:
             return None
-        try:
-            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            said = header["__metadata__"]
-            tensors, note = safetensors.torch.load(content), said["note"]
-            intact = said == header_of(tensors, note)
-        except Exception:  # a broken header raises half a dozen types
-            intact = False
-        if not intact:
+        artifact = artifact_of(content)
+        if artifact is None:
             path.replace(path.with_name(path.name + ".damaged"))
             warnings.warn(f"{path} is damaged: set aside, and made anew", stacklevel=2)
-            return None
-        return Artifact(tensors, json.loads(note), said["sha256"])
+        return artifact
 
     def write(self, kind: str, key: str, tensors: Mapping[str, Tensor], note: Any = None) -> str:
         """Keep tensors under the key; return their sha256."""
@@ -91,6 +84,14 @@ class Store:
         with writing(self.root):
             self._place(self._path(kind, key), packed(tensors, said))
         return said["sha256"]
+
+    def take_in(self, kind: str, key: str, content: bytes) -> bool:
+        """Keep a file of another store under the key; False if it is damaged."""
+        if artifact_of(content) is None:
+            return False
+        with writing(self.root):
+            self._place(self._path(kind, key), content)
+        return True
 
     def remove(self, kind: str, key: str) -> None:
         if self.writes:
@@ -103,15 +104,19 @@ class Store:
         path = self.records(suite) / f"{stem}.json"
         return read_record(path) if path.exists() else None
 
-    def write_record(self, record: Record, predictions: bytes | None = None) -> None:
-        """Keep a record and, beside it, its predictions. A scored record is never replaced."""
+    def write_record(self, record: Record, predictions: bytes | None = None) -> bool:
+        """Keep a record and, beside it, its predictions; False if there is a scored one already.
+
+        That is never replaced.
+        """
         path = self.records(record.suite) / record.file_name
         with writing(self.root):
             if path.exists() and read_record(path).status == "scored":
-                return
+                return False
             if predictions is not None:
                 self._place(path.with_suffix(".safetensors"), predictions)
             self._place(path, record.text().encode())
+        return True
 
     def _path(self, kind: str, key: str) -> Path:
         return self.root / kind / f"{key}.safetensors"
@@ -140,6 +145,18 @@ def enough_space(root: Path, needed: int) -> None:
             f"no space left in store {root}: about {needed / 1e6:,.0f} MB are needed, "
             f"{free / 1e6:,.0f} MB are free"
         )
+
+
+def artifact_of(content: bytes) -> Artifact | None:
+    """What a file of the store says; None if it is damaged."""
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        said = header["__metadata__"]
+        tensors, note = safetensors.torch.load(content), said["note"]
+        intact = said == header_of(tensors, note)
+    except Exception:  # a broken header raises half a dozen types
+        return None
+    return Artifact(tensors, json.loads(note), said["sha256"]) if intact else None
 
 
 def packed(tensors: Mapping[str, Tensor], said: dict[str, str] | None = None) -> bytes:

@@ -161,15 +161,16 @@ def test_how_a_cell_ended_is_told_without_a_users_name():
     assert ending(OSError(str(Path.home() / "x")))[1] == f"OSError: ~{os.sep}x"
 
 
-def command(folder: Path, store: str, *options: str) -> list[str]:
+def command(folder: Path, store: str, *options: str, device: str = "cpu") -> list[str]:
     suite = folder / "few.toml"
     suite.write_text(DIGITS)
     run = [sys.executable, "-m", "benchbench", "run", str(suite), "--store", str(folder / store)]
-    return [*run, "--device", "cpu", *options]
+    return [*run, "--device", device, *options]
 
 
-def benchbench(folder: Path, store: str, *options: str) -> int:
-    done = subprocess.run(command(folder, store, *options), env=ONE_THREAD, capture_output=True)
+def benchbench(folder: Path, store: str, *options: str, device: str = "cpu") -> int:
+    line = command(folder, store, *options, device=device)
+    done = subprocess.run(line, env=ONE_THREAD, capture_output=True)
     assert done.returncode in (0, 1), done.stderr.decode()
     return done.returncode
 
@@ -237,3 +238,15 @@ def test_a_process_of_a_stage_that_dies_ends_the_stage_which_goes_on_when_run_ag
         for stage in record.cost.stages
     }
     assert cost == (2, True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [("--ranks", "1"), ("--launch", "local:2"), ("--compile",)])
+def test_on_a_gpu_a_suite_is_scored(tmp_path, options):
+    """Two processes share one device; as many ranks as there are devices train a stage."""
+    import torch
+
+    if options[0] == "--ranks":
+        options = ("--ranks", str(torch.cuda.device_count()))
+    assert benchbench(tmp_path, "store", *options, device="cuda") == 0
+    assert len(records(tmp_path, "store")) == 6

@@ -168,15 +168,54 @@ def test_a_frozen_encoder_stays_as_it_was(setting):
     assert torch.equal(run.weights(), before)
 
 
+class OnGpu(Setting):
+    """The same on the GPU; ``ahead`` leaves the images in the host's memory, as if they were many.
+
+    Views are the images themselves: what is random differs between devices.
+    """
+
+    def __init__(self, catalog, folder, objective, *, ahead=False):
+        super().__init__(catalog, folder, objective)
+        device = torch.device("cuda")
+        self.encoder.to(device)
+        self.objective.to(device)
+        images = self.pack.inputs if ahead else resident(self.pack.inputs, device)
+        self.feed = Feed(self.pack, images, ("left", "right"), ("left",), 12, 0, device)
+        self.views = Views(lambda images: images)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("objective", ["simclr", "dann"])
 def test_on_a_gpu_the_loop_learns_as_on_the_cpu(catalog, tmp_path, objective):
-    here, there = Setting(catalog, tmp_path, objective), Setting(catalog, tmp_path, objective)
-    device = torch.device("cuda")
-    there.encoder.to(device)
-    there.objective.to(device)
-    there.feed = Feed(
-        there.pack, resident(there.pack.inputs, device), ("left", "right"), ("left",), 12, 0, device
-    )
-    there.views = here.views = Views(lambda images: images)
+    here, there = Setting(catalog, tmp_path, objective), OnGpu(catalog, tmp_path, objective)
+    here.views = there.views
     assert there.train() == pytest.approx(here.train(), rel=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("objective", ["simclr", "dann"])
+def test_on_a_gpu_a_resumed_run_has_the_losses_of_a_whole_one(catalog, tmp_path, objective):
+    whole, cut, resumed = (OnGpu(catalog, tmp_path, objective) for _ in range(3))
+    states = []
+    keep = Checkpoints(lambda state: states.append(safetensors.torch.load(packed(state))), -1.0)
+    cut.train(checkpoints=keep)
+    assert resumed.train(resume=states[4]) == pytest.approx(whole.train(), rel=1e-4)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_what_is_fetched_ahead_is_what_lies_there(catalog, tmp_path):
+    there, ahead = (OnGpu(catalog, tmp_path, "simclr", ahead=ahead) for ahead in (False, True))
+    for step in (0, 1, 2, 7, 3):
+        rows, others = there.feed(step), ahead.feed(step)
+        assert others.inputs.is_cuda and torch.equal(rows.inputs, others.inputs)
+        assert torch.equal(rows.labels, others.labels)
+    assert ahead.train() == pytest.approx(there.train(), rel=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_on_a_gpu_a_compiled_run_has_the_losses_of_the_other(catalog, tmp_path, precision):
+    eager, compiled = (OnGpu(catalog, tmp_path, "simclr") for _ in range(2))
+    near = 1e-2 if precision == "fp32" else 5e-2
+    told = compiled.train(precision, compiled=True)
+    assert told == pytest.approx(eager.train(precision), rel=near)

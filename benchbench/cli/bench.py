@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from benchbench.cli.options import catalog, compile_option, device_option, plugin_options
+from benchbench.cli.options import (
+    catalog,
+    compile_option,
+    device_option,
+    plugin_options,
+    wanted,
+)
 from benchbench.terms import BadInput
 
 if TYPE_CHECKING:
@@ -76,6 +82,7 @@ def bench(what: str, as_json: bool, **options: Any) -> None:
     readout           the linear readout against scikit-learn
     data              preparing, fetching and opening data
     store             the store against plain files
+    launch            a cell by several processes, Ray and submitit against one process
     startup           commands against the start of Python and torch
 
     SHAPE is small_cnn@32, resnet18@32, resnet50@224 or vit_small@224.
@@ -189,6 +196,12 @@ def store(asked: Asked) -> dict[str, Any]:
     return compare_store(catalog(), asked.rounds)
 
 
+def launch(asked: Asked) -> dict[str, Any]:
+    from benchbench.bench.launch import compare_launch
+
+    return compare_launch(wanted())
+
+
 def startup(asked: Asked) -> dict[str, Any]:
     from benchbench.bench.startup import compare_startup
 
@@ -205,6 +218,7 @@ PLAIN: dict[str, Callable[[Asked], dict[str, Any]]] = {
     "readout": readout,
     "data": data,
     "store": store,
+    "launch": launch,
     "startup": startup,
 }
 

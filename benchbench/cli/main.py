@@ -185,11 +185,9 @@ def run(
     for cell in cells:
         plan.check(cell)
     to_do = [cell for cell in cells if not plan.done(cell)]
-    processes = processes_here(engine)
-    told = Calibration(plan, timed=budget is not None, processes=processes or 1)
-    if processes:  # elsewhere there is another memory
-        for cell in to_do:
-            told.check(cell)
+    told = Calibration(plan, timed=budget is not None, processes=processes_here(engine))
+    for cell in to_do:
+        told.check(cell)
     if budget is not None:
         to_do = within_budget(told, to_do, budget)
         cells = [cell for cell in cells if cell in to_do or plan.done(cell)]
@@ -265,6 +263,40 @@ def told_of(sign: Sign) -> str:
     left = sign.seconds_left
     rest = f", about {spelled(left)} left" if left is not None else ""
     return f"runs: {sign.work},{done} {who}{rest}"
+
+
+@main.command("export")
+@click.argument("archive", metavar="FILE.tar", type=click.Path(dir_okay=False, path_type=Path))
+@store_option
+@click.option("--records-only", is_flag=True, help="Leave out the trained stages.")
+def export_(archive: Path, store: Path, records_only: bool) -> None:
+    """Put what the store has finished into FILE.tar, for a store on another machine."""
+    from benchbench.gather import export_store
+    from benchbench.store import Store
+
+    count = export_store(Store(store), archive, records_only=records_only)
+    click.echo(f"{archive}: {count} files, {archive.stat().st_size / 1e6:.1f} MB")
+
+
+@main.command("import")
+@click.argument(
+    "archive", metavar="FILE.tar", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@store_option
+def import_(archive: Path, store: Path) -> None:
+    """Take in what another store exported: nothing that is here is replaced or done again."""
+    from benchbench.gather import import_store
+    from benchbench.store import Store
+
+    taken = import_store(Store(store), archive)
+    click.echo(
+        f"{archive}: {taken.records} records and {taken.stages} stages are new, {taken.known} were "
+        "here"
+    )
+    for reason in taken.refused:
+        click.echo(f"  left out: {reason}", err=True)
+    if taken.refused:
+        sys.exit(1)
 
 
 @main.command()
@@ -356,6 +388,15 @@ def show_plan(plan: Plan, cells: list[Cell], budget: float | None) -> None:
             f"{cell}: to run, about {spelled(cost.seconds)}, {sized(cost.memory)} of memory, "
             f"{sized(cost.disk)} on disk"
         )
+    if plan.machine.compiled:
+        for name, steps, eager, compiled in told.compiling(fit):
+            gain = eager.of(steps) - compiled.of(steps)
+            click.echo(
+                f"--compile {'spares' if gain > 0 else 'costs'} about {spelled(abs(gain))} in a "
+                f"stage of {name}: {spelled(compiled.first)} at first, then "
+                f"{1e3 * compiled.step:.0f} ms a step and not {1e3 * eager.step:.0f}, for "
+                f"{steps:,} steps"
+            )
     over = [cell for cell in to_do if cell not in fit]
     for cell in over:
         click.echo(f"{cell}: over the budget")

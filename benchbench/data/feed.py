@@ -1,6 +1,8 @@
 """Which rows a stage meets, and when: a function of (seed, step) alone."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,13 +12,15 @@ from benchbench.data.encoded import Encoded
 from benchbench.data.pack import Pack
 from benchbench.terms import TRAIN, BadInput, derive_seed
 
+AHEAD = 2  # batches that are decoded or copied before they are asked for
+
 
 class Feed:
     """Training rows of some domains, as many from each; of the ``labelled`` ones, rows with labels.
 
     Every domain's rows are walked through in a fresh random order per epoch. Calling with a step
     gives that step's rows on the device, whatever was asked before. ``inputs`` are those of the
-    pack, there or already on the device.
+    pack, there or already on the device; where they are not, a thread works ahead.
     """
 
     def __init__(
@@ -37,15 +41,36 @@ class Feed:
         self.labels = pack.labels.where(visible, pack.hidden).to(device)
         self.row_domains = pack.domains.to(device)
         self.orders: dict[tuple[int, int], Tensor] = {}  # of each domain, by epoch; the last two
+        self.coming: dict[int, Future[Tensor]] = {}
 
     def __call__(self, step: int) -> Rows:
-        index = torch.cat([self._walk(i, step) for i in range(len(self.domains))])
+        index = self._index(step)
         there = index.to(self.device, non_blocking=True)
-        if self.inputs.device.type == self.device.type:
+        if isinstance(self.inputs, Tensor) and self.inputs.device.type == self.device.type:
             inputs = self.inputs[there]
-        else:  # larger than the device: gather here, copy the batch
-            inputs = self.inputs[index].pin_memory().to(self.device, non_blocking=True)
+        else:
+            inputs = self._fetched(step).to(self.device, non_blocking=True)
         return Rows(inputs, self.labels[there], self.row_domains[there])
+
+    def _index(self, step: int) -> Tensor:
+        return torch.cat([self._walk(i, step) for i in range(len(self.domains))])
+
+    def _fetched(self, step: int) -> Tensor:
+        """This step's inputs where they are not on the device; a thread gets the next ones."""
+        wanted = range(step, step + 1 + AHEAD)
+        self.coming = {s: batch for s, batch in self.coming.items() if s in wanted}
+        for s in wanted:
+            if s not in self.coming:
+                self.coming[s] = self.thread.submit(self._gathered, self._index(s))
+        return self.coming.pop(step).result()
+
+    def _gathered(self, index: Tensor) -> Tensor:
+        inputs = self.inputs[index]
+        return inputs.pin_memory() if self.device.type == "cuda" else inputs
+
+    @cached_property
+    def thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "feed")
 
     def _walk(self, number: int, step: int) -> Tensor:
         """This step's rows of one domain: the next ``share`` of an endless shuffled walk."""

@@ -1,12 +1,9 @@
 """What any process needs to do a part of a suite, and how it does it."""
 
 import errno
-import os
-import threading
 import traceback
 from dataclasses import dataclass, replace
 from functools import cache
-from multiprocessing import connection, parent_process
 from pathlib import Path
 
 import torch
@@ -187,16 +184,3 @@ def failure(error: Exception) -> Status:
 
 def silent(stage: Stage) -> Watch:
     return lambda done, loss: None
-
-
-def end_with_parent() -> None:
-    """This process ends when the one that started it is gone, however that went."""
-    parent = parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -13,8 +13,9 @@ from typing import Protocol, Self
 
 import torch
 
-from benchbench.launch.job import Ended, Job, Task, attempt, end_with_parent, work
-from benchbench.launch.ranks import Together, how_it_died
+from benchbench.launch.children import end_with_parent, how_it_died
+from benchbench.launch.job import Ended, Job, Task, attempt, work
+from benchbench.launch.ranks import Together
 from benchbench.machine import keep_freed_memory
 from benchbench.plan import Plan
 from benchbench.record import Record
@@ -114,7 +115,7 @@ class Processes:
             except (EOFError, OSError):
                 worker.process.join()
                 self.workers[number] = Worker.hired(worker.job)
-                how = how_it_died(-(worker.process.exitcode or 0))
+                how = how_it_died(worker.process.exitcode or 0)
                 yield Ended(task.key, "lost", f"its process {how}")
 
 

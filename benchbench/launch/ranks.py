@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import (
     start_processes,
 )
 
+from benchbench.launch.children import end_with_parent, how_it_died
 from benchbench.plan import Link, Plan
 from benchbench.run import trained
 from benchbench.suite import Cell
@@ -56,7 +57,7 @@ def train_together(
         except ProcessExitedException as error:
             raise RankDied(
                 f"process {error.error_index + 1} of the {count} that trained {cell} "
-                f"{how_it_died(-error.exit_code)}"
+                f"{how_it_died(error.exit_code)}"
             ) from None
         except ProcessRaisedException as error:
             if (told := Path(folder) / "bad-input").exists():
@@ -75,6 +76,7 @@ def one_rank(
     depth: int,
     folder: Path,
 ) -> None:
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this process ends it
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
@@ -91,10 +93,3 @@ def one_rank(
         (folder / "bad-input").write_text(str(error))
         raise
     dist.destroy_process_group()
-
-
-def how_it_died(number: int) -> str:
-    """Of a process that ended by itself: the signal, or the negative of its exit status."""
-    if number <= 0:
-        return f"ended with status {-number}"
-    return f"was killed by {signal.Signals(number).name}"

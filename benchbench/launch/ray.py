@@ -17,7 +17,6 @@ class Ray:
     def __init__(self, job: Job, address: str | None, said: Sequence[str]) -> None:
         """BadInput if Ray is not installed, or nothing answers at the address."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers otherwise
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             import ray
         except ImportError:
@@ -63,7 +62,8 @@ class Ray:
             told = self.rules.of(task)
             if self.address is None:
                 self._check(told)
-            job = replace(self.job, threads=told.cpus, memory_share=min(told.gpus, 1.0) or 1.0)
+            share = min(told.gpus, 1.0) or 1.0
+            job = replace(told.job(self.job), memory_share=share)
             remote = self.remote.options(
                 name=str(task),
                 num_cpus=told.cpus,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from benchbench.launch.job import Task
+from benchbench.launch.job import Job, Task
 from benchbench.spelling import instead, seconds_of
 from benchbench.terms import BadInput
 
@@ -22,6 +22,10 @@ class Resources:
     gpus: float = 0
     memory: int | None = None  # bytes
     time: float | None = None  # seconds
+
+    def job(self, job: Job) -> Job:
+        """The job of a task that gets these."""
+        return replace(job, threads=self.cpus, device=job.device if self.gpus else "cpu")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 from types import TracebackType
 from typing import Any, Self
@@ -90,8 +89,8 @@ class Slurm:
         for told, group in groupby(by_resources, self.rules.of):
             self._update(told)
             members = [*group]
-            job = replace(self.job, threads=told.cpus)
-            array = self.executor.map_array(Work(), [job] * len(members), members)
+            jobs = [told.job(self.job)] * len(members)
+            array = self.executor.map_array(Work(), jobs, members)
             for submitted, task in zip(array, members, strict=True):
                 self.running[task.key] = submitted, task
 

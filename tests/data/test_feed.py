@@ -12,7 +12,7 @@ from tiny import tiny
 from torch import nn
 
 from benchbench.data.encoded import Encoded, starts_of
-from benchbench.data.feed import Feed, resident, shares
+from benchbench.data.feed import AHEAD, Feed, resident, shares
 from benchbench.data.pack import in_memory
 from benchbench.features import extract
 from benchbench.terms import TRAIN, UNKNOWN, BadInput
@@ -98,3 +98,40 @@ def test_encoded_images_are_fed_and_read_off_as_pixels_are(pack, tmp_path):
     index = torch.tensor([5, 3, 300])
     z, wanted = (extract(network, images, index, CPU) for images in (encoded, pack.inputs))
     assert torch.equal(z, wanted)
+
+
+def test_what_is_not_on_the_device_is_fetched_ahead(pack):
+    """Rows that are decoded: the same ones, whatever is asked for in turn, each batch once."""
+
+    class Slow(Encoded):
+        def __init__(self):
+            self.asked = []
+
+        def __len__(self):
+            return len(pack.inputs)
+
+        def __getitem__(self, index):
+            self.asked.append(index)
+            return pack.inputs[index]
+
+    slow = Slow()
+    feed = Feed(pack, slow, ("left", "right"), (), 20, 3, CPU)
+    plain = Feed(pack, pack.inputs, ("left", "right"), (), 20, 3, CPU)
+    for step in (*range(6), 40, 41, 3, 4):
+        assert torch.equal(feed(step).inputs, plain(step).inputs)
+        assert set(feed.coming) == {step + 1, step + 2}
+    feed.thread.shutdown()
+    assert len(slow.asked) == (6 + AHEAD) + (2 + AHEAD) + (2 + AHEAD)
+
+
+def test_rows_that_cannot_be_decoded_stop_the_step_that_wants_them(pack):
+    class Broken(Encoded):
+        def __init__(self):
+            pass
+
+        def __getitem__(self, index):
+            raise OSError("the file is gone")
+
+    feed = Feed(pack, Broken(), ("left", "right"), (), 20, 3, CPU)
+    with pytest.raises(OSError, match="is gone"):
+        feed(0)

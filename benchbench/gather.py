@@ -1,0 +1,121 @@
+"""Stores of machines that share no folder: one file leaves, the other takes it in."""
+
+import hashlib
+import re
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pydantic import ValidationError
+
+from benchbench.record import Record
+from benchbench.store import Store, writing
+from benchbench.terms import BadInput
+
+ARTIFACT = re.compile(r"(stages|diverged)/([0-9a-f]{64})\.safetensors")
+RECORD = re.compile(
+    r"records/[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9.-]+--[0-9]+--[0-9a-f]{12}\.json"
+)
+
+
+@dataclass
+class Taken:
+    """How much was new, and what could not be used."""
+
+    records: int = 0
+    stages: int = 0
+    known: int = 0
+    refused: tuple[str, ...] = ()
+
+
+def export_store(store: Store, archive: Path, *, records_only: bool) -> int:
+    """Records with their predictions, and stages, as a tar file; how many files it holds."""
+    kinds = ("records",) if records_only else ("records", "diverged", "stages")
+    files = [p for kind in kinds for p in sorted((store.root / kind).rglob("*")) if wanted(p)]
+    if not files:
+        raise BadInput(f"store {store.root} has nothing to export yet")
+    partial = archive.with_name(archive.name + ".part")
+    with writing(archive.parent):
+        try:
+            with tarfile.open(partial, "w") as tar:
+                for path in files:
+                    tar.add(path, path.relative_to(store.root).as_posix(), filter=anonymous)
+            partial.replace(archive)
+        finally:
+            partial.unlink(missing_ok=True)
+    return len(files)
+
+
+def wanted(path: Path) -> bool:
+    return path.is_file() and path.suffix in (".json", ".safetensors")
+
+
+def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Of the same content the same archive, whoever made it and when."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mtime, member.mode = 0, 0o644
+    return member
+
+
+def import_store(store: Store, archive: Path) -> Taken:
+    """Keep what is new and intact. BadInput if the file is no archive of a store.
+
+    What the store has stays as it is, but for a record without score where the archive has one.
+    """
+    store.check()
+    taken = Taken()
+    try:
+        with tarfile.open(archive) as tar:
+            members = {member.name: member for member in tar if member.isfile()}
+            for name in members:
+                take(store, tar, members, name, taken)
+    except (OSError, tarfile.TarError) as error:
+        raise BadInput(f"{archive} cannot be read as an archive of a store: {error}") from None
+    return taken
+
+
+def take(
+    store: Store,
+    tar: tarfile.TarFile,
+    members: dict[str, tarfile.TarInfo],
+    name: str,
+    taken: Taken,
+) -> None:
+    artifact = ARTIFACT.fullmatch(name)
+    if artifact:
+        if store.has(artifact[1], artifact[2]):
+            taken.known += 1
+        elif store.take_in(artifact[1], artifact[2], content_of(tar, members[name])):
+            taken.stages += 1
+        else:
+            taken.refused += (f"{name} is damaged",)
+    elif RECORD.fullmatch(name):
+        try:
+            record = Record.model_validate_json(content_of(tar, members[name]))
+        except ValidationError as error:
+            taken.refused += (f"{name} is no record: {error.errors()[0]['msg']}",)
+            return
+        place = PurePosixPath(name)
+        beside = place.with_suffix(".safetensors").as_posix()
+        predictions = content_of(tar, members[beside]) if beside in members else None
+        if (record.suite, record.file_name) != (place.parent.name, place.name):
+            taken.refused += (f"{name} is a record of something else",)
+        elif record.artifacts and record.artifacts.predictions_sha256 != sha256(predictions):
+            taken.refused += (f"{name} has other predictions than it says",)
+        elif store.write_record(record, predictions):
+            taken.records += 1
+        else:
+            taken.known += 1
+    elif not (name.startswith("records/") and name.endswith(".safetensors")):
+        taken.refused += (f"{name} is nothing that a store exports",)
+
+
+def sha256(content: bytes | None) -> str:
+    return hashlib.sha256(content or b"").hexdigest()
+
+
+def content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None, "only files are asked for"
+    return file.read()

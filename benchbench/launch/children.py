@@ -1,0 +1,26 @@
+"""What processes need that work for another one."""
+
+import os
+import signal
+import threading
+from multiprocessing import connection, parent_process
+
+
+def end_with_parent() -> None:
+    """This process ends when the one that started it is gone, however that went."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def how_it_died(status: int) -> str:
+    """Of a process that ended by itself, from its exit status as multiprocessing has it."""
+    if status >= 0:
+        return f"ended with status {status}"
+    return f"was killed by {signal.Signals(-status).name}"

@@ -1,0 +1,74 @@
+"""Stores that share no folder."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from test_run import METHODS, Count, lasting, run_all
+
+from benchbench.cli import main
+from benchbench.gather import export_store, import_store
+from benchbench.launch.local import run_cells
+from benchbench.record import read_records
+from benchbench.store import Store
+from benchbench.suite import chosen
+from benchbench.terms import BadInput
+
+
+def test_two_machines_do_a_half_each_and_one_gathers_both(plan_of, tmp_path):
+    run_all(plan_of(METHODS, tmp_path / "whole"))
+    for number, shift in enumerate(("left > right", "right > left")):
+        plan = plan_of(METHODS, tmp_path / f"part-{number}")
+        run_cells(plan, chosen(plan.cells, f"shift={shift}"), Count())
+        export_store(plan.store, tmp_path / f"{number}.tar", records_only=False)
+    gathered = Store(tmp_path / "gathered")
+    first, second = (import_store(gathered, tmp_path / f"{n}.tar") for n in range(2))
+    assert (first.records, first.known, second.records) == (6, 0, 6)
+    assert second.known == 3, "simclr of both ways is one; erm here is the ceiling there, twice"
+    assert not first.refused + second.refused
+    rest = run_all(plan_of(METHODS, tmp_path / "gathered"))
+    assert {record.shift for record in rest.records} == {"left > odd"}
+    assert sorted(rest.stages) == ["dann", "erm", "finetune", "simclr"]
+    whole, again = (
+        {r.file_name: lasting(r) for r in read_records(tmp_path / name / "records" / "tiny")}
+        for name in ("whole", "gathered")
+    )
+    assert whole == again
+    export_store(gathered, tmp_path / "a.tar", records_only=True)
+    export_store(gathered, tmp_path / "b.tar", records_only=True)
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    assert import_store(Store(tmp_path / "few"), tmp_path / "a.tar").stages == 0
+
+
+def test_what_is_damaged_or_strange_is_left_out_and_told(plan_of, tmp_path):
+    plan = plan_of(METHODS)
+    run_cells(plan, plan.cells[3:5], Count())
+    store, archive = plan.store, tmp_path / "x.tar"
+    stage, *_ = (store.root / "stages").glob("*.safetensors")
+    stage.write_bytes(stage.read_bytes()[:-9] + b"123456789")
+    record, other = sorted(store.records("tiny").glob("*.json"))
+    record.write_text(record.read_text().replace('"seed', '"sead'))
+    predictions = other.with_suffix(".safetensors")
+    predictions.write_bytes(predictions.read_bytes()[:-1] + b"!")
+    export_store(store, archive, records_only=False)
+    with tarfile.open(archive, "a") as tar:
+        for name in ("../out.json", "stages/../../out.json"):
+            tar.add(Path(__file__), name)
+    result = CliRunner().invoke(main, ["import", str(archive), "--store", str(tmp_path / "new")])
+    assert result.exit_code == 1
+    for words in (f"{stage.name} is damaged", "is no record", "has other predictions than it says",
+                  "../out.json is nothing that"):  # fmt: skip
+        assert words in result.stderr
+    assert "0 records and 0 stages are new" in result.stdout
+    assert not list(tmp_path.rglob("out.json"))
+    assert not [p for p in (tmp_path / "new").rglob("*") if p.is_file()]
+
+
+def test_what_is_no_archive_is_told(tmp_path):
+    (tmp_path / "x.tar").write_text("words")
+    with pytest.raises(BadInput, match="cannot be read as an archive of a store"):
+        import_store(Store(tmp_path / "new"), tmp_path / "x.tar")
+    with pytest.raises(BadInput, match="has nothing to export"):
+        export_store(Store(tmp_path / "new"), tmp_path / "y.tar", records_only=False)
+    assert not (tmp_path / "y.tar").exists()
