@@ -10,12 +10,14 @@ import torch
 from click.testing import CliRunner
 
 from benchbench.bench import peers
+from benchbench.bench.launch import compare_launch
 from benchbench.bench.peers import Job, accuracy_of, compare_accuracy, compare_peers
 from benchbench.bench.pipelines import PIPELINES
 from benchbench.bench.rounds import ratio, side_by_side
 from benchbench.bench.steady import Diary
 from benchbench.bench.step import PARTS, Laps, measure
 from benchbench.bench.store import compare_store
+from benchbench.catalog import Wanted
 from benchbench.cli import main
 from benchbench.data.pack import in_memory
 from benchbench.features import extract
@@ -175,6 +177,21 @@ def test_a_steady_run_is_told_as_json():
     assert report["growth_mb"] == pytest.approx(
         report["memory_at_the_end_mb"] - report["memory_after_5_percent_mb"]
     )
+
+
+def test_a_step_from_files_is_compared_with_one_from_memory():
+    report = told("streams:small_cnn@32", "--batch-size", "8", "--rounds", "1", "--steps", "2")
+    assert report["encoded_to_resident"] == report["encoded_ms"] / report["resident_ms"]
+    assert "host_ms" not in report, "on the CPU the host's memory is the device's"
+
+
+@pytest.mark.slow
+def test_cells_that_are_launched_are_compared_with_those_of_one_process():
+    figures = compare_launch(Wanted.here(), ("local", "local:1"))
+    assert figures["local:1_over_local_ms"] == pytest.approx(
+        figures["local:1_cell_ms"] - figures["local_cell_ms"]
+    )
+    assert figures["local_first_s"] > 0
 
 
 def test_a_step_is_told_as_json_and_as_a_table():

@@ -60,6 +60,7 @@ def compare_launch(wanted: Wanted, places: Sequence[str] = tuple(PLACES)) -> dic
     """
     figures: dict[str, Any] = {}
     per_cell: dict[str, float] = {}
+    threads = torch.get_num_threads()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "launch.toml"
         path.write_text(SUITE)
@@ -78,4 +79,5 @@ def compare_launch(wanted: Wanted, places: Sequence[str] = tuple(PLACES)) -> dic
             figures[f"{place}_first_s"] = first - start
             figures[f"{place}_cell_ms"] = 1e3 * per_cell[place]
             figures[f"{place}_over_local_ms"] = 1e3 * (per_cell[place] - per_cell["local"])
+    torch.set_num_threads(threads)
     return figures

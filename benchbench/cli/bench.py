@@ -78,6 +78,7 @@ def bench(what: str, as_json: bool, **options: Any) -> None:
     SHAPE             a training step and its parts against its floor
     objectives:SHAPE  the step of every objective against that of simclr
     peers:SHAPE       an epoch against its floor, lightly, torchvision and kornia
+    streams:SHAPE     a step from images that are not on the device against one from those that are
     steady:SHAPE      memory and pace of a long run
     readout           the linear readout against scikit-learn
     data              preparing, fetching and opening data
@@ -170,6 +171,15 @@ def peers(shape: str, asked: Asked) -> tuple[Any, str]:
     return told, "\n".join(paragraphs)
 
 
+def streams(shape: str, asked: Asked) -> tuple[Any, str]:
+    from benchbench.bench.streams import compare_streams
+
+    steps = asked.steps or 5
+    told = compare_streams(catalog(), asked.machine, shape, asked.batch_size, asked.rounds, steps)
+    figures = {name: value for name, value in told.items() if isinstance(value, float)}
+    return told, f"{heading(told)}\n{lines_of(figures)}"
+
+
 def steady(shape: str, asked: Asked) -> tuple[Any, str]:
     from benchbench.bench.steady import run_steadily
 
@@ -212,6 +222,7 @@ SHAPED: dict[str, Callable[[str, Asked], tuple[Any, str]]] = {
     "": step,
     "objectives:": objectives,
     "peers:": peers,
+    "streams:": streams,
     "steady:": steady,
 }
 PLAIN: dict[str, Callable[[Asked], dict[str, Any]]] = {

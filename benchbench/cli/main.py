@@ -180,7 +180,7 @@ def run(
         raise
     cells = chosen_cells(plan, only)
     if dry_run:
-        show_plan(plan, cells, budget)
+        show_plan(plan, cells, budget, processes_here(engine))
         return
     for cell in cells:
         plan.check(cell)
@@ -364,12 +364,12 @@ def board_of(plan: Plan, form: str) -> str:
     return render(records, expected_by(plan.suite, shifts), form)
 
 
-def show_plan(plan: Plan, cells: list[Cell], budget: float | None) -> None:
+def show_plan(plan: Plan, cells: list[Cell], budget: float | None, processes: int | None) -> None:
     """What `run` would do with every cell, and what that costs, from a trial of every kind."""
     from benchbench.estimate import Calibration, affordable, sized, total
     from benchbench.store import enough_space
 
-    told, to_do, refused = Calibration(plan), [], 0
+    told, to_do, refused = Calibration(plan, processes=processes), [], 0
     for cell in cells:
         try:
             plan.check(cell)
