@@ -10,10 +10,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from uuid import uuid4
 
 from filelock import FileLock
 
+from benchbench.terms import BadInput
+
 BEAT_EVERY, LOST_AFTER, LOOK_EVERY = 5.0, 60.0, 0.5  # seconds
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """What the system says of a full or read-only disk, as BadInput."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"store {root} cannot be written: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,10 @@ class Sign:
     @property
     def lost(self) -> bool:
         """Whether whoever gave it is dead, as far as can be told from here."""
+        if self.seen > LOST_AFTER:
+            return True  # here, too: its number may be another process's by now
         if self.host != socket.gethostname():
-            return self.seen > LOST_AFTER
+            return False
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -65,13 +79,14 @@ class Claims:
         self.folder = root / "claims"
 
     def take(self, key: str, work: str) -> "Claim | None":
-        """None if a living process has it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
-            held = self._sign(self._path(key))
-            if held is not None and not held.lost:
-                return None
-            return Claim(self._path(key), work)
+        """None if a living process has it. BadInput if the store cannot be written."""
+        with writing(self.folder.parent):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock"):
+                held = self._sign(self._path(key))
+                if held is not None and not held.lost:
+                    return None
+                return Claim(self._path(key), work)
 
     @contextmanager
     def held(self, key: str, work: str) -> Iterator["Claim"]:
@@ -96,7 +111,7 @@ class Claims:
     def _sign(self, path: Path) -> Sign | None:
         try:
             fields, touched = json.loads(path.read_text()), path.stat().st_mtime
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (OSError, json.JSONDecodeError):
             return None
         return Sign(**fields, seen=max(time.time() - touched, 0.0))
 
@@ -151,6 +166,6 @@ class Claim:
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
-        partial = self.path.with_suffix(f".{os.getpid()}.part")
+        partial = self.path.with_suffix(f".{uuid4().hex}.part")
         partial.write_text(json.dumps(said))
         partial.replace(self.path)

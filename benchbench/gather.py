@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
+from benchbench.claims import writing
 from benchbench.record import Record
-from benchbench.store import Store, writing
+from benchbench.store import Store
 from benchbench.terms import BadInput
 
 ARTIFACT = re.compile(r"(stages|diverged)/([0-9a-f]{64})\.safetensors")
@@ -66,7 +67,7 @@ def import_store(store: Store, archive: Path) -> Taken:
     store.check()
     taken = Taken()
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:") as tar:
             members = {member.name: member for member in tar if member.isfile()}
             for name in members:
                 take(store, tar, members, name, taken)
@@ -103,6 +104,8 @@ def take(
             taken.refused += (f"{name} is a record of something else",)
         elif record.artifacts and record.artifacts.predictions_sha256 != sha256(predictions):
             taken.refused += (f"{name} has other predictions than it says",)
+        elif record.status != "scored" and store.record(record.suite, place.stem):
+            taken.known += 1
         elif store.write_record(record, predictions):
             taken.records += 1
         else:

@@ -7,16 +7,17 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from benchbench.claims import Claims
+from benchbench.claims import Claims, writing
 from benchbench.record import Record, read_record
 from benchbench.terms import BadInput
 
@@ -51,11 +52,11 @@ class Store:
 
     def check(self, needed: int = 0) -> None:
         """BadInput if nothing can be written here, or fewer than ``needed`` bytes are free."""
-        probe = self.root / f".probe-{os.getpid()}"
+        probe = self.root / f".probe-{uuid4().hex}"
         with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             self._place(probe, b"benchbench")
-            probe.unlink()
+            probe.unlink(missing_ok=True)
             for partial in self.root.rglob("*.part"):  # of a process that was killed
                 with contextlib.suppress(FileNotFoundError):
                     if time.time() - partial.stat().st_mtime > 3600:
@@ -74,7 +75,8 @@ class Store:
             return None
         artifact = artifact_of(content)
         if artifact is None:
-            path.replace(path.with_name(path.name + ".damaged"))
+            with contextlib.suppress(FileNotFoundError):  # another reader was as quick
+                path.replace(path.with_name(path.name + ".damaged"))
             warnings.warn(f"{path} is damaged: set aside, and made anew", stacklevel=2)
         return artifact
 
@@ -126,7 +128,7 @@ class Store:
         if not self.writes:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+        partial = path.with_name(f"{path.name}.{uuid4().hex}.part")  # machines may share a store
         try:
             with partial.open("wb") as file:
                 file.write(content)
@@ -175,12 +177,3 @@ def header_of(tensors: Mapping[str, Tensor], note: str) -> dict[str, str]:
         "note_sha256": hashlib.sha256(note.encode()).hexdigest(),
         "sha256": hashlib.sha256(packed(tensors)).hexdigest(),
     }
-
-
-@contextlib.contextmanager
-def writing(root: Path) -> Iterator[None]:
-    """What the system says of a full or read-only disk, as BadInput."""
-    try:
-        yield
-    except OSError as error:
-        raise BadInput(f"store {root} cannot be written: {error.strerror}") from error

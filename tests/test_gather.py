@@ -72,3 +72,13 @@ def test_what_is_no_archive_is_told(tmp_path):
     with pytest.raises(BadInput, match="has nothing to export"):
         export_store(Store(tmp_path / "new"), tmp_path / "y.tar", records_only=False)
     assert not (tmp_path / "y.tar").exists()
+
+
+def test_a_record_without_a_score_replaces_nothing(plan_of, tmp_path):
+    plan, archive = plan_of(METHODS.replace("simclr", "unstable(error='bad')")), tmp_path / "x.tar"
+    (cell,) = [c for c in plan.cells if str(c).startswith("unstable(error='bad') · left > right")]
+    run_cells(plan, [cell], Count())
+    assert export_store(plan.store, archive, records_only=True) == 1
+    other = Store(tmp_path / "other")
+    assert import_store(other, archive).records == 1
+    assert import_store(other, archive).known == 1

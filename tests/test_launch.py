@@ -15,6 +15,7 @@ from benchbench.catalog import Wanted
 from benchbench.claims import Claims
 from benchbench.launch.engines import engine_of
 from benchbench.launch.job import Ended, Job, Task, ending
+from benchbench.launch.local import Processes
 from benchbench.launch.resources import Resources, Rules
 from benchbench.launch.tasks import TRIES, run_tasks, tasks_of
 from benchbench.record import read_records
@@ -86,7 +87,7 @@ def test_shared_stages_go_first_and_what_needs_them_waits(plan_of):
 def test_a_task_whose_process_dies_is_tried_three_times_and_the_others_go_on(plan_of):
     plan = plan_of(METHODS)
     audience = Count()
-    engine = Script(lambda task: "lost" if "simclr" in str(task) else "diverged")
+    engine = Script(lambda task: "scored")
     with pytest.raises(BadInput, match="has no record of it"):
         run_tasks(plan, plan.cells, engine, audience)
     assert engine.left
@@ -238,6 +239,82 @@ def test_a_process_of_a_stage_that_dies_ends_the_stage_which_goes_on_when_run_ag
         for stage in record.cost.stages
     }
     assert cost == (2, True)
+
+
+BROKEN = """
+import torch
+import torch.distributed as dist
+from benchbench import Objective, hookimpl
+
+
+class Broken(Objective):
+    n_views = 1
+
+    def __init__(self, encoder, task, *, how="nan"):
+        super().__init__()
+        self.how, self.head = how, torch.nn.Linear(encoder.num_features, 1)
+
+    def forward(self, encoder, batch):
+        loss = self.head(encoder(batch.views[0])).mean()
+        if self.how == "nan":
+            return loss * torch.nan
+        if dist.is_initialized() and dist.get_rank() == 1:
+            raise ValueError("bad luck\\nin two lines")
+        return loss
+
+
+@hookimpl
+def benchbench_objectives():
+    return {"broken": Broken}
+"""
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_in_several_processes_is_told_as_in_one(tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    text = DIGITS.replace('chain = "simclr"', """chain = "broken(how='error')" """)
+    text = text.replace('chain = "erm"', """chain = "broken" """).replace("[0, 1]", "[0]")
+    text = text.replace('readout = "head"', "")
+    line = command(tmp_path, "store", "--ranks", "2", "--plugin", "broken.py")
+    (tmp_path / "few.toml").write_text(text)
+    done = subprocess.run(line, env=ONE_THREAD, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    told = {r.method: (r.status, r.reason) for r in read_records(tmp_path / "store/records/few")}
+    assert set(told.values()) == {
+        ("failed", "RuntimeError: ValueError: bad luck"),
+        ("diverged", "Diverged: the loss became nan at step 1"),
+    }
+    assert not Claims(tmp_path / "store").signs()
+
+
+def test_a_worker_that_dies_while_it_waits_is_replaced(tmp_path):
+    """One stage is wanted by all, so that one of two workers has nothing to do at first."""
+    asked = job(tmp_path, DIGITS.replace("[0, 1]", "[0]").partition('[[method]]\nchain = "erm')[0])
+    plan = asked.plan(lambda done, total: None)
+    audience = Count()
+
+    class Killing(Processes):
+        """Kills the idle worker as soon as the other has a task."""
+
+        def start(self, tasks):
+            super().start(tasks)
+            for worker in self.workers:
+                if worker.task is None and not self.killed:
+                    worker.process.kill()
+                    worker.process.join()
+                    self.killed = True
+
+    engine = Killing(asked, 2)
+    engine.killed = False
+    records = run_tasks(plan, plan.cells, engine, audience)
+    assert engine.killed and [record.status for record in records] == ["scored"] * 2
+
+
+def test_a_store_whose_claims_cannot_be_written_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "claims").write_text("in the way")
+    with pytest.raises(BadInput, match="cannot be written"):
+        Claims(tmp_path).take("key", "work")
+    assert Claims(tmp_path).signs() == {}
 
 
 @pytest.mark.gpu

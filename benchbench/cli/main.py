@@ -156,6 +156,7 @@ def run(
     Run it again after an interruption: what was finished is kept, and nothing is done twice.
     """
     from benchbench.estimate import Calibration, total
+    from benchbench.launch.children import terminated_like_interrupted
     from benchbench.launch.engines import engine_of, processes_here, run_on
     from benchbench.progress import Counting, Progress
     from benchbench.store import Store
@@ -197,7 +198,7 @@ def run(
         f"{plan.machine.precision}; store {store}; the data's licence: {plan.pack.licence}",
         err=True,
     )
-    with Progress(len(to_do)) as progress:
+    with terminated_like_interrupted(), Progress(len(to_do)) as progress:
         run_on(engine, job, plan, to_do, progress)
     click.echo(board_of(plan, "markdown"), nl=False)
     records = [plan.record(cell) for cell in cells]

@@ -3,8 +3,9 @@
 import multiprocessing
 import os
 import signal
-import sys
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -13,7 +14,11 @@ from typing import Protocol, Self
 
 import torch
 
-from benchbench.launch.children import end_with_parent, how_it_died
+from benchbench.launch.children import (
+    end_with_parent,
+    how_it_died,
+    terminated_like_interrupted,
+)
 from benchbench.launch.job import Ended, Job, Task, attempt, work
 from benchbench.launch.ranks import Together
 from benchbench.machine import keep_freed_memory
@@ -89,8 +94,9 @@ class Processes:
     ) -> None:
         for worker in self.workers:
             worker.process.terminate()
+        deadline = time.monotonic() + GRACE
         for worker in self.workers:
-            worker.process.join(GRACE)
+            worker.process.join(max(0.0, deadline - time.monotonic()))
             worker.process.kill()
             worker.process.join()
 
@@ -102,7 +108,8 @@ class Processes:
         idle = (worker for worker in self.workers if worker.task is None)
         for task, worker in zip(tasks, idle, strict=False):
             worker.task = task
-            worker.line.send(task)
+            with suppress(OSError):  # it died while it was idle, which `ended` will find
+                worker.line.send(task)
 
     def ended(self) -> Iterator[Ended]:
         ready = wait([worker.line for worker in self.workers if worker.task])
@@ -141,6 +148,6 @@ def serve(line: Connection, job: Job) -> None:
     """Work until told to stop, or until whoever tells is gone."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal; the head stops its workers
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # claims given back
-    while True:
-        line.send(work(job, line.recv()))
+    with suppress(KeyboardInterrupt), terminated_like_interrupted():
+        while True:
+            line.send(work(job, line.recv()))

@@ -1,5 +1,6 @@
 """One stage in several processes of this machine, each of which reads its share of every batch."""
 
+import json
 import signal
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -15,11 +16,16 @@ from torch.multiprocessing.spawn import (
     start_processes,
 )
 
-from benchbench.launch.children import end_with_parent, how_it_died
+from benchbench.launch.children import (
+    end_with_parent,
+    how_it_died,
+    terminated_like_interrupted,
+)
 from benchbench.plan import Link, Plan
 from benchbench.run import trained
 from benchbench.suite import Cell
 from benchbench.terms import BadInput
+from benchbench.train import Diverged
 
 Together = Callable[[Cell, list[Link], Plan], None]  # trains what is missing of a cell's stages
 PATIENCE = timedelta(minutes=30)  # for a process that does not answer; one that died is noticed
@@ -39,9 +45,9 @@ def train_together(
 ) -> None:
     """Train the missing stages of a chain in ``count`` processes; they are in the store then.
 
-    ``make_plan`` makes the plan of a process from the job and its rank. Raises RankDied if one of
-    them dies, and RuntimeError with what it said if it fails; the stage goes on from its last
-    checkpoint when it is tried again. A stage that diverged is marked in the store, not raised.
+    ``make_plan`` makes the plan of a process from the job and its rank. Raises BadInput and
+    Diverged as they do, RankDied if one of them dies, and RuntimeError with what the first one said
+    that failed; the stage goes on from its last checkpoint when it is tried again.
     """
     if all(plan.store.has("stages", link.key) for link in links):
         return
@@ -60,11 +66,11 @@ def train_together(
                 f"{how_it_died(error.exit_code)}"
             ) from None
         except ProcessRaisedException as error:
-            if (told := Path(folder) / "bad-input").exists():
-                raise BadInput(told.read_text()) from None
-            if any(plan.store.has("diverged", link.key) for link in links):
-                return
-            raise RuntimeError(str(error).strip().rpartition("\n")[2]) from error
+            name, words = json.loads((Path(folder) / f"error-{error.error_index}").read_text())
+            for kind in (BadInput, Diverged):
+                if name == kind.__name__:
+                    raise kind(words) from None
+            raise RuntimeError(f"{name}: {words}") from error
 
 
 def one_rank(
@@ -87,9 +93,11 @@ def one_rank(
         timeout=PATIENCE,
     )
     try:
-        plan = make_plan(job, rank)
-        trained(cell, plan.links(cell)[:depth], plan, lambda stage: lambda done, loss: None)
-    except BadInput as error:
-        (folder / "bad-input").write_text(str(error))
+        with terminated_like_interrupted():
+            plan = make_plan(job, rank)
+            trained(cell, plan.links(cell)[:depth], plan, lambda stage: lambda done, loss: None)
+    except Exception as error:
+        said = [type(error).__name__, str(error)]
+        (folder / f"error-{rank}").write_text(json.dumps(said))
         raise
     dist.destroy_process_group()

@@ -10,6 +10,8 @@ from benchbench.launch.job import Ended, Job, Task, work
 from benchbench.launch.resources import Resources, Rules
 from benchbench.terms import BadInput
 
+GRACE = 5.0  # seconds in which a task that is asked to stop may do so
+
 
 class Ray:
     """Tasks wait in Ray's own queue until their resources are free."""
@@ -49,8 +51,12 @@ class Ray:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for ref in self.running:
-            self.ray.cancel(ref, force=True)
+        refs = [*self.running]
+        for force in (False, True):  # asked first, so that claims are given back
+            for ref in refs:
+                self.ray.cancel(ref, force=force)
+            if refs:
+                _, refs = self.ray.wait(refs, num_returns=len(refs), timeout=GRACE)
         self.ray.shutdown()
 
     @property

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,6 +13,13 @@ from benchbench.terms import BadInput
 
 LOCAL = "local"  # a partition of that name is this machine, by submitit's own executor
 LOOK_EVERY = 1.0  # seconds
+ARRAY = 1000  # tasks of one array; Slurm's own bound is 1,001 by default
+
+
+def batched(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
+    rest = iter(tasks)
+    while batch := [*islice(rest, size)]:
+        yield batch
 
 
 class Work:
@@ -88,11 +95,11 @@ class Slurm:
         by_resources = sorted(tasks, key=lambda task: repr(self.rules.of(task)))
         for told, group in groupby(by_resources, self.rules.of):
             self._update(told)
-            members = [*group]
-            jobs = [told.job(self.job)] * len(members)
-            array = self.executor.map_array(Work(), jobs, members)
-            for submitted, task in zip(array, members, strict=True):
-                self.running[task.key] = submitted, task
+            for members in batched(group, ARRAY):
+                jobs = [told.job(self.job)] * len(members)
+                array = self.executor.map_array(Work(), jobs, members)
+                for submitted, task in zip(array, members, strict=True):
+                    self.running[task.key] = submitted, task
 
     def _update(self, told: Resources) -> None:
         asked: dict[str, Any] = {

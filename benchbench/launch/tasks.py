@@ -120,6 +120,8 @@ def run_tasks(
 def kept_record(task: Task, end: Ended, plan: Plan) -> Record:
     """What the worker has recorded."""
     known = plan.record(task.cell)
+    if known is None and end.status != "scored":
+        return new_record(task, end, plan)
     if known is None:
         raise BadInput(
             f"{task}: a worker says that it is {end.status}, and store {plan.store.root} has no "
