@@ -148,8 +148,10 @@ class Claim:
         trace: TracebackType | None,
     ) -> None:
         self._over.set()
-        self._thread.join()
-        self.path.unlink(missing_ok=True)
+        try:
+            self._thread.join()
+        finally:  # also where a signal ends the process while it waits
+            self.path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_EVERY):
