@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self
 
 from benchbench.launch.job import Ended, Job, Task, work
@@ -45,12 +44,7 @@ class Ray:
         self.remote = self.ray.remote(work)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         refs = [*self.running]
         for force in (False, True):  # asked first, so that claims are given back
             for ref in refs:

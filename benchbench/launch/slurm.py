@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
-from types import TracebackType
 from typing import Any, Self
 
 from benchbench.launch.job import Ended, Job, Task, work
@@ -77,12 +76,7 @@ class Slurm:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for submitted, _ in self.running.values():
             submitted.cancel()
 
