@@ -126,21 +126,18 @@ class Calibration:
         return len({link.key for cell in cells for link in self._missing(cell)})
 
     def compiling(self, cells: Iterable[Cell]) -> list[tuple[str, int, Pace, Pace]]:
-        """Of every kind of stage that is left: its encoder and objective, and the most steps of
-        such a stage; its pace as it is, and compiled.
+        """Of every kind of stage that is left in a compiled plan: its encoder and objective, and
+        the most steps of such a stage; its pace without compiling, and with it.
         """
-        plans = [
-            replace(self.plan, machine=replace(self.plan.machine, compiled=compiled))
-            for compiled in (False, True)
-        ]
+        plain = replace(self.plan, machine=replace(self.plan.machine, compiled=False))
         found: dict[object, tuple[str, int, Pace, Pace]] = {}
         for cell in cells:
             for link in self._missing(cell):
                 kind, steps = kind_of(cell, link), link.stage.budget.steps
                 name = f"{link.objective.entry.name} on {cell.method.encoder}"
                 if kind not in found:
-                    eager, compiled = (pace_of(cell, link, plan) for plan in plans)
-                    found[kind] = name, steps, eager, compiled
+                    compiled = self._once(pace_of, kind, cell, link)
+                    found[kind] = name, steps, pace_of(cell, link, plain), compiled
                 elif steps > found[kind][1]:
                     found[kind] = name, steps, *found[kind][2:]
         return [*found.values()]

@@ -47,6 +47,11 @@ HPARAMS_SEED = 0  # nothing is drawn yet: every hyper-parameter is what the suit
 Watcher = Callable[[Stage], Watch]  # told that a stage starts; what it returns is told every step
 
 
+def silent(stage: Stage) -> Watch:
+    """A watcher where nobody looks."""
+    return lambda done, loss: None
+
+
 def execute(cell: Cell, plan: Plan, watcher: Watcher) -> Record:
     """Train what is not trained yet, freeze, read off, score; keep the record and return it."""
     started = datetime.now(UTC).isoformat(timespec="seconds")

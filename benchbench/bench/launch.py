@@ -11,9 +11,9 @@ import torch
 
 from benchbench.catalog import Wanted
 from benchbench.launch.engines import engine_of, run_on
-from benchbench.launch.job import Job, silent
+from benchbench.launch.job import Job
 from benchbench.record import Record
-from benchbench.run import Watcher
+from benchbench.run import Watcher, silent
 from benchbench.suite import Cell, Suite
 
 # Cells that train nothing: what they take is mostly what it takes to have them done.

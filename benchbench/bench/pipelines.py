@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
-from benchbench.bench.step import bare_step
+from benchbench.bench.step import bare_step, train_on
 from benchbench.catalog import Choice
 from benchbench.contracts import Batch, Objective, as_read
 from benchbench.data.encoded import Encoded
@@ -21,7 +21,7 @@ from benchbench.data.pack import Pack
 from benchbench.machine import Machine, keep_freed_memory
 from benchbench.plan import build_augmentation, build_encoder
 from benchbench.terms import TRAIN, Budget
-from benchbench.train import Views, learning_rate, train
+from benchbench.train import Views, learning_rate
 
 Pairs = Generator[tuple[Tensor, Tensor], None, None]  # the views of batch after batch
 Tick = Callable[[], None]  # called after each step
@@ -93,16 +93,15 @@ def ours(setting: Setting, tick: Tick) -> nn.Module:
     views = Views(build_augmentation(setting.augmentation, pack.task))
     inputs = resident(pack.inputs, machine.device)
     feed = Feed(pack, inputs, setting.domains, (), budget.batch_size, setting.seed, machine.device)
-    train(
+    train_on(
+        machine,
         encoder,
         objective,
         views,
         feed,
         budget,
-        setting.seed,
-        precision=machine.precision,
-        compiled=machine.compiled,
-        watch=lambda done, loss: tick(),
+        lambda done, loss: tick(),
+        seed=setting.seed,
     )
     return encoder
 

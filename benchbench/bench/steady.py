@@ -11,11 +11,10 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from benchbench.bench.step import now, simclr
+from benchbench.bench.step import now, simclr, train_on
 from benchbench.catalog import Catalog
 from benchbench.machine import Machine, keep_freed_memory
 from benchbench.terms import BadInput, Budget
-from benchbench.train import train
 
 STATUS = Path("/proc/self/status")
 SETTLED = 20  # memory is first read after one in so many steps
@@ -66,20 +65,9 @@ def run_steadily(
 ) -> dict[str, float]:
     """SimCLR on random images, in one stage of so many steps."""
     keep_freed_memory()
-    encoder, objective, views, feed = simclr(catalog, machine, shape, batch_size)
     budget = Budget(steps, batch_size, lr=1e-4, weight_decay=1e-4, warmup=0.1)
     diary = Diary(steps, lambda: memory_mb(machine), lambda: now(machine))
-    train(
-        encoder,
-        objective,
-        views,
-        feed,
-        budget,
-        seed=0,
-        precision=machine.precision,
-        compiled=machine.compiled,
-        watch=diary,
-    )
+    train_on(machine, *simclr(catalog, machine, shape, batch_size), budget, diary)
     return diary.told()
 
 

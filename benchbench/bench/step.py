@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from benchbench.bench.rounds import side_by_side
 from benchbench.catalog import Catalog
 from benchbench.contracts import DomainData, Objective, as_read, begun
+from benchbench.data.encoded import Encoded
 from benchbench.data.feed import Feed, resident
-from benchbench.data.pack import in_memory
+from benchbench.data.pack import Pack, in_memory
 from benchbench.machine import Machine, keep_freed_memory
 from benchbench.plan import build_augmentation, build_encoder
 from benchbench.terms import TRAIN, BadInput, Budget
-from benchbench.train import Lap, Views, parameter_groups, train
+from benchbench.train import Lap, Views, Watch, parameter_groups, train
 
 SHAPES = {  # the encoder, and the side of its images
     "small_cnn@32": ("small_cnn", 32),
@@ -107,9 +108,13 @@ def simclr(
     encoder = encoder.to(machine.device).to(memory_format=torch.channels_last)
     objective = catalog.resolve("objective", "simclr").build(encoder, pack.task)
     views = Views(build_augmentation(catalog.pipeline(AUGMENTATION), pack.task))
-    images = resident(pack.inputs, machine.device)
-    feed = Feed(pack, images, pack.domain_names, (), batch_size, 0, machine.device)
+    feed = fed(pack, resident(pack.inputs, machine.device), batch_size, machine)
     return encoder, objective.to(machine.device), views, feed
+
+
+def fed(pack: Pack, images: Tensor | Encoded, batch_size: int, machine: Machine) -> Feed:
+    """All rows of the pack, from where the images are."""
+    return Feed(pack, images, pack.domain_names, (), batch_size, 0, machine.device)
 
 
 class Laps:
@@ -199,19 +204,35 @@ def pace(
     def watch(done: int, loss: Tensor) -> None:
         ticks.append(now(machine))
 
+    train_on(machine, encoder, objective, views, feed, budget, watch, lap=lap)
+    return median(later - before for before, later in pairwise(ticks))
+
+
+def train_on(
+    machine: Machine,
+    encoder: nn.Module,
+    objective: Objective,
+    views: Views,
+    feed: Feed,
+    budget: Budget,
+    watch: Watch,
+    *,
+    seed: int = 0,
+    lap: Lap | None = None,
+) -> None:
+    """As a suite does it on the machine."""
     train(
         encoder,
         objective,
         views,
         feed,
         budget,
-        seed=0,
+        seed,
         precision=machine.precision,
         compiled=machine.compiled,
         watch=watch,
         lap=lap,
     )
-    return median(later - before for before, later in pairwise(ticks))
 
 
 def bare_step(

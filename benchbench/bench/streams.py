@@ -14,11 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from benchbench.bench.rounds import ratio, side_by_side
-from benchbench.bench.step import SHAPES, pace, random_data, simclr
+from benchbench.bench.step import SHAPES, fed, pace, random_data, simclr
 from benchbench.catalog import Catalog
 from benchbench.data.encoded import Encoded, starts_of
-from benchbench.data.feed import Feed
-from benchbench.data.pack import Pack, in_memory
+from benchbench.data.pack import in_memory
 from benchbench.machine import Machine, keep_freed_memory
 from benchbench.terms import Budget
 
@@ -61,10 +60,6 @@ def compare_streams(
     for name in feeds:
         figures |= ratio(f"{name}_to_resident", told[name], told["resident"])
     return figures
-
-
-def fed(pack: Pack, images: Tensor | Encoded, batch_size: int, machine: Machine) -> Feed:
-    return Feed(pack, images, pack.domain_names, (), batch_size, 0, machine.device)
 
 
 def smooth(rows: int, side: int) -> Tensor:

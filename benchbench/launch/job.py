@@ -10,15 +10,15 @@ import torch
 
 from benchbench.catalog import Wanted, load
 from benchbench.data.prepare import Report
-from benchbench.launch.ranks import Together, train_together
+from benchbench.launch.ranks import Together, alone, train_together
 from benchbench.machine import keep_freed_memory
 from benchbench.plan import Plan
 from benchbench.record import Record, Status
-from benchbench.run import Watcher, describe, execute, trained
+from benchbench.run import Watcher, describe, execute, silent, trained
 from benchbench.store import Store
-from benchbench.suite import Cell, Stage, Suite
+from benchbench.suite import Cell, Suite
 from benchbench.terms import BadInput
-from benchbench.train import Diverged, Watch
+from benchbench.train import Diverged
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def attempt(
 def train_together_for(job: Job) -> Together:
     """What trains missing stages in several processes, where the job asks for that."""
     if job.ranks == 1:
-        return lambda cell, links, plan: None
+        return alone
     return lambda cell, links, plan: train_together(rank_plan, job, job.ranks, cell, links, plan)
 
 
@@ -153,16 +153,14 @@ def rank_plan(job: Job, rank: int) -> Plan:
 
 def check_same(plan: Plan, task: Task) -> None:
     """BadInput if this process would do something else than was meant."""
-    if key_of_task(plan, task.cell, task.depth) != task.key:
+    cell, depth = task.cell, task.depth
+    key = plan.cell_id(cell) if depth is None else plan.links(cell)[depth].key
+    if key != task.key:
         raise BadInput(
             f"{task}: a worker, on {plan.machine.name} in {plan.machine.precision}, has another "
             "key for it; install the same packages and plugins there, and set precision in the "
             "suite"
         )
-
-
-def key_of_task(plan: Plan, cell: Cell, depth: int | None) -> str:
-    return plan.cell_id(cell) if depth is None else plan.links(cell)[depth].key
 
 
 def ending(error: Exception) -> tuple[Status, str]:
@@ -180,7 +178,3 @@ def failure(error: Exception) -> Status:
     )
     said = ("can't allocate memory", "OutOfMemoryError")  # the second of one of several processes
     return "oom" if exhausted or any(word in words for word in said) else "failed"
-
-
-def silent(stage: Stage) -> Watch:
-    return lambda done, loss: None

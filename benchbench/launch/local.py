@@ -19,7 +19,7 @@ from benchbench.launch.children import (
     terminated_like_interrupted,
 )
 from benchbench.launch.job import Ended, Job, Task, attempt, work
-from benchbench.launch.ranks import Together
+from benchbench.launch.ranks import Together, alone
 from benchbench.machine import keep_freed_memory
 from benchbench.plan import Plan
 from benchbench.record import Record
@@ -39,10 +39,6 @@ class Audience(Protocol):
     def cell_ends(self, record: Record) -> None: ...
 
 
-def alone(cell: Cell, links: object, plan: Plan) -> None:
-    """Nothing is trained by several processes."""
-
-
 def run_cells(
     plan: Plan, cells: Sequence[Cell], audience: Audience, together: Together = alone
 ) -> list[Record]:
@@ -53,8 +49,7 @@ def run_cells(
     """
     keep_freed_memory()
     records: dict[Cell, Record] = {}
-    taken = [cell for cell in cells if plan.store.claims.living(plan.cell_id(cell))]
-    for cell in (*(cell for cell in cells if cell not in taken), *taken):
+    for cell in sorted(cells, key=lambda cell: plan.store.claims.living(plan.cell_id(cell))):
         watcher = audience.cell_starts(cell)
         records[cell], trace = attempt(cell, plan, watcher, together)
         if trace:

@@ -22,13 +22,17 @@ from benchbench.launch.children import (
     terminated_like_interrupted,
 )
 from benchbench.plan import Link, Plan
-from benchbench.run import trained
+from benchbench.run import silent, trained
 from benchbench.suite import Cell
 from benchbench.terms import BadInput
 from benchbench.train import Diverged
 
 Together = Callable[[Cell, list[Link], Plan], None]  # trains what is missing of a cell's stages
 PATIENCE = timedelta(minutes=30)  # for a process that does not answer; one that died is noticed
+
+
+def alone(cell: Cell, links: Sequence[Link], plan: Plan) -> None:
+    """Nothing is trained by several processes."""
 
 
 class RankDied(Exception):
@@ -95,7 +99,7 @@ def one_rank(
     try:
         with terminated_like_interrupted():
             plan = make_plan(job, rank)
-            trained(cell, plan.links(cell)[:depth], plan, lambda stage: lambda done, loss: None)
+            trained(cell, plan.links(cell)[:depth], plan, silent)
     except Exception as error:
         said = [type(error).__name__, str(error)]
         (folder / f"error-{rank}").write_text(json.dumps(said))
