@@ -23,7 +23,7 @@ from benchbench.terms import BadInput
 from benchbench.train import Diverged, train
 
 CHUNK: int = signature(extract).parameters["chunk"].default  # rows that it encodes at once
-RECORD = 10_000  # bytes of a record and its predictions
+RECORD = 15_000  # bytes of a record, its predictions and diagnostics
 
 Told = TypeVar("Told")
 
@@ -66,9 +66,10 @@ class Calibration:
 
     Memory comes from two tiny batches, before a step of the full size is timed: what cannot fit is
     never tried. ``processes`` share the device's memory; None is for cells that run elsewhere,
-    where memory is not known. Left out are the time and memory of fitting readouts, which depend
-    on what the features will be; buffers that libraries keep for themselves; and what is spared by
-    going on from a checkpoint. With ``timed=False`` seconds are left out, too.
+    where memory is not known. Left out are the time and memory of fitting readouts and of
+    diagnosing, which depend on what the features will be; buffers that libraries keep for
+    themselves; and what is spared by going on from a checkpoint. With ``timed=False`` seconds are
+    left out, too.
     """
 
     def __init__(self, plan: Plan, *, timed: bool = True, processes: int | None = 1) -> None:

@@ -122,8 +122,8 @@ class Plan:
                 {
                     "previous": start,
                     "depth": depth,
-                    "objective": _identity(objective),
-                    "views": {kind: [_identity(c) for c in views[kind]] for kind in views},
+                    "objective": identity_of(objective),
+                    "views": {kind: [identity_of(c) for c in views[kind]] for kind in views},
                     "domains": domains,
                     "labelled": labelled,
                     "budget": stage.budget.key,
@@ -141,7 +141,7 @@ class Plan:
         encoder = self.catalog.resolve("encoder", cell.method.encoder)
         return key_of(
             {
-                "encoder": _identity(encoder),
+                "encoder": identity_of(encoder),
                 "task": self._task,
                 "seed": cell.seed,
                 "protocol": self.suite.protocol,
@@ -364,5 +364,6 @@ def nbytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 
-def _identity(choice: Choice) -> tuple[str, str]:
+def identity_of(choice: Choice) -> tuple[str, str]:
+    """What of a choice belongs into a key: its spelling, and its plugin's source."""
     return choice.text, choice.entry.plugin.digest

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchbench.terms import BadInput, Optimizer, Precision
 
@@ -115,8 +115,80 @@ class Cost(Part):
     stages: tuple[StageCost, ...]
     features_seconds: float
     readout_seconds: float
+    diagnose_seconds: float = 0.0
     images_seen: int  # steps × rows per step, over the chain
     peak_memory_gb: float
+
+
+class Diagnostics(Part):
+    """What the frozen features of a shift tell beside the score; None where it cannot be known.
+
+    The descriptions are what tables say of the numbers.
+    """
+
+    class_cosine: float | None = Field(
+        None,
+        description="mean |cosine| of a class's head fitted on source labels and the one fitted on "
+        "target labels; 1 is best: the source's heads serve the target",
+    )
+    domain_cosine: float | None = Field(
+        None,
+        description="mean |cosine| of source class heads and the axis from source to target; 0 is "
+        "best: class and domain are disentangled; directions drawn at random from d have 0.8 / √d",
+    )
+    domain_cosine_within: float | None = Field(
+        None,
+        description="the same with an axis fitted within each class; 0 is best, and here classes "
+        "that are more frequent on one side change nothing",
+    )
+    domain_accuracy: float | None = Field(
+        None,
+        description="balanced accuracy of a linear probe that tells source from target; 0.5 is "
+        "invariant, 1 told apart, and neither is better in itself",
+    )
+    domain_accuracy_within: float | None = Field(
+        None,
+        description="the same of probes within a class, mean over classes; neither end is better",
+    )
+    a_distance: float | None = Field(
+        None,
+        description="proxy A-distance, 2 (1 − 2 err) of that probe with its balanced error; 0 is "
+        "invariant, 2 told apart, and neither is better in itself",
+    )
+    coral_distance: float | None = Field(
+        None,
+        description="‖C_S − C_T‖² / 4d² of covariances, features scaled to a mean square of 1; "
+        "chance alone gives (1/n + 1/m) / 4 of n and m rows, and neither end is better",
+    )
+    mmd_squared: float | None = Field(
+        None,
+        description="squared maximum mean discrepancy, unbiased, by a Gaussian kernel as wide as "
+        "the median distance; 0 is invariant, and neither end is better",
+    )
+    effective_rank: float | None = Field(
+        None,
+        description="RankMe, exp of the entropy of the singular values; higher is healthier, at "
+        "most d; 1 is collapsed to a line",
+    )
+    alignment: float | None = Field(
+        None,
+        description="mean squared distance, on the unit sphere, of two source rows of one class; "
+        "lower is better",
+    )
+    alignment_across: float | None = Field(
+        None,
+        description="the same of a source row and a target row of one class; lower is better",
+    )
+    uniformity: float | None = Field(
+        None,
+        description="log of the mean of exp(−2 squared distance) over pairs of rows on the unit "
+        "sphere; lower is more evenly spread, 0 is collapsed to a point",
+    )
+    normalised_sd: float | None = Field(
+        None,
+        description="standard deviation of a feature on the unit sphere, times √d; 1 is healthy, "
+        "0 collapsed to a point",
+    )
 
 
 class Environment(Part):
@@ -143,6 +215,7 @@ class Record(Part):
     seeds: Seeds
     selection: Selection | None
     scores: tuple[Score, ...]
+    diagnostics: Diagnostics | None = None  # None in records that are older than these
     artifacts: Artifacts | None
     cost: Cost | None
     environment: Environment

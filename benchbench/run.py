@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from benchbench.catalog import Choice, Plugin
 from benchbench.claims import LOOK_EVERY, Claim
 from benchbench.contracts import Objective, Supervised, is_known
 from benchbench.data.pack import Pack
+from benchbench.diagnose.geometry import VERSION, Side, diagnose
 from benchbench.features import Features, extract
 from benchbench.plan import Link, Plan, build_encoder, build_views, stage_seed
 from benchbench.readout import Fitted, head, known, probe, resolve_readout
@@ -25,6 +27,7 @@ from benchbench.record import (
     Artifacts,
     Cost,
     Data,
+    Diagnostics,
     GroupScore,
     PluginSpec,
     Record,
@@ -39,7 +42,7 @@ from benchbench.record import (
 from benchbench.spread import as_the_first_says, world
 from benchbench.store import key_of, packed
 from benchbench.suite import Cell, Stage
-from benchbench.terms import TEST, TRAIN, VAL, derive_seed
+from benchbench.terms import TEST, TRAIN, VAL, BadInput, derive_seed
 from benchbench.train import Checkpoints, Diverged, Watch, below, train
 
 HPARAMS_SEED = 0  # nothing is drawn yet: every hyper-parameter is what the suite says
@@ -53,7 +56,7 @@ def silent(stage: Stage) -> Watch:
 
 
 def execute(cell: Cell, plan: Plan, watcher: Watcher) -> Record:
-    """Train what is not trained yet, freeze, read off, score; keep the record and return it."""
+    """Train what is not trained yet, freeze, read off, score, diagnose; keep the record."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
     plan.machine.start_counting()
     seconds: dict[str, float] = {}
@@ -66,12 +69,15 @@ def execute(cell: Cell, plan: Plan, watcher: Watcher) -> Record:
     with timed("readout", seconds):
         fitted = fit_readout(cell, objective, z, plan.pack)
         scores, predictions = score(cell, fitted, z, plan.pack)
+    with timed("diagnose", seconds):
+        diagnostics = diagnosed(cell, z, plan)
 
     content = packed(predictions)
     record = describe(cell, plan).model_copy(
         update={
             "selection": Selection(rule=fitted.selection, chosen=dict(fitted.chosen)),
             "scores": scores,
+            "diagnostics": diagnostics,
             "artifacts": Artifacts(
                 stages=tuple(link.key for link in links),
                 encoder_sha256=digest,
@@ -82,6 +88,7 @@ def execute(cell: Cell, plan: Plan, watcher: Watcher) -> Record:
                 stages=stages,
                 features_seconds=seconds["features"],
                 readout_seconds=seconds["readout"],
+                diagnose_seconds=seconds["diagnose"],
                 images_seen=sum(link.stage.budget.images_seen for link in links),
                 peak_memory_gb=plan.machine.peak_memory_gb(),
             ),
@@ -224,15 +231,21 @@ def features(encoder: nn.Module, encoder_key: str, domain: str, plan: Plan) -> F
     """The features of every row of a domain, from the store if an earlier cell extracted them."""
     pack = plan.pack
     rows = (pack.domains == pack.domain_names.index(domain)).nonzero().flatten()
-    key, store = features_key(encoder_key, domain, pack), plan.store
-    if kept := store.read("features", key):
-        return Features(kept.tensors["z"], pack.labels[rows])
-    with store.claims.held(key, f"features of {domain}") if store.writes else nullcontext():
-        if kept := store.read("features", key):  # of another process, that this one waited for
-            return Features(kept.tensors["z"], pack.labels[rows])
-        z = extract(encoder, plan.inputs, rows, plan.machine.device)
-        store.write("features", key, {"z": z})
-    return Features(z, pack.labels[rows])
+
+    def made() -> tuple[dict[str, Tensor], None]:
+        return {"z": extract(encoder, plan.inputs, rows, plan.machine.device)}, None
+
+    key = features_key(encoder_key, domain, pack)
+    kept = plan.store.once("features", key, f"features of {domain}", made)
+    return Features(kept.tensors["z"], pack.labels[rows])
+
+
+def stored_features(encoder_key: str, domain: str, plan: Plan) -> Features | None:
+    """The features of every row of a domain, if an earlier cell extracted them."""
+    pack = plan.pack
+    kept = plan.store.read("features", features_key(encoder_key, domain, pack))
+    rows = pack.domains == pack.domain_names.index(domain)
+    return Features(kept.tensors["z"], pack.labels[rows]) if kept else None
 
 
 def features_key(encoder_key: str, domain: str, pack: Pack) -> str:
@@ -292,6 +305,33 @@ def score(
             )
         )
     return tuple(scores), predictions
+
+
+def diagnosed(cell: Cell, z: Mapping[str, Features], plan: Plan) -> Diagnostics | None:
+    """What the features tell beside the score, computed once for all readouts of an encoder.
+
+    None, with a warning, if that fails: it costs no cell its score.
+    """
+    pack, sides = plan.pack, {"sources": cell.shift.sources, "targets": cell.shift.targets}
+    about = {"encoder": plan.encoder_key(cell), "data": pack.fingerprint, "version": VERSION}
+
+    def made() -> tuple[dict[str, Tensor], dict[str, float | None]]:
+        source, target = (
+            Side.of(*(rows_of(z, domains, split, pack) for split in (TRAIN, VAL, TEST)))
+            for domains in sides.values()
+        )
+        return {}, diagnose(source, target, pack.task.num_classes).model_dump()
+
+    try:
+        kept = plan.store.once(
+            "diagnostics", key_of({**about, **sides}), f"diagnostics of {cell}", made
+        )
+    except BadInput:
+        raise
+    except Exception as error:
+        warnings.warn(f"{cell}: no diagnostics: {type(error).__name__}: {error}", stacklevel=2)
+        return None
+    return Diagnostics(**kept.note)
 
 
 def group_scores(

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ class Artifact:
 
 
 class Store:
-    """A folder: ``stages``, ``features``, ``checkpoints``, ``packs``, ``records``, ``claims``.
+    """A folder: ``stages``, ``features``, ``diagnostics``, ``checkpoints``, ``packs``, ``records``,
+    ``claims``.
 
     ``diverged`` says of stages that had no end, so that none is tried again for another cell.
 
@@ -86,6 +87,21 @@ class Store:
         with writing(self.root):
             self._place(self._path(kind, key), packed(tensors, said))
         return said["sha256"]
+
+    def once(
+        self, kind: str, key: str, work: str, make: Callable[[], tuple[Mapping[str, Tensor], Any]]
+    ) -> Artifact:
+        """What is kept under the key; if nothing is, tensors and a note are made, and kept.
+
+        Of processes that want it, one makes it and the others wait; ``work`` says what it is at.
+        """
+        if kept := self.read(kind, key):
+            return kept
+        with self.claims.held(key, work) if self.writes else contextlib.nullcontext():
+            if kept := self.read(kind, key):  # of another process, that this one waited for
+                return kept
+            tensors, note = make()
+            return Artifact({**tensors}, note, self.write(kind, key, tensors, note))
 
     def take_in(self, kind: str, key: str, content: bytes) -> bool:
         """Keep a file of another store under the key; False if it is damaged."""

@@ -9,9 +9,10 @@ from statistics import mean, stdev
 import pytest
 from tiny import SUITE
 
-from benchbench.board import Expected, published, render, rows
+from benchbench.board import ALL_DIAGNOSTICS, Expected, diagnostics_named, published, render, rows
+from benchbench.diagnose.table import features_table
 from benchbench.launch.local import run_cells
-from benchbench.record import Record
+from benchbench.record import Diagnostics, Record
 from benchbench.suite import Suite
 from benchbench.terms import BadInput
 
@@ -174,6 +175,75 @@ def test_a_published_board_is_what_its_records_say(name):
     folder = BOARD.parent / name
     assert (folder / "README.md").read_text().endswith(published(folder))
     assert "missing" not in published(folder, "csv")
+
+
+@pytest.fixture
+def diagnosed(records):
+    """Ranks of erm are 1 and 2 on a > b, 3 and 4 on b > a; simclr has none with one seed."""
+    told = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, None]
+    return [
+        r.model_copy(update={"diagnostics": Diagnostics(effective_rank=rank, domain_accuracy=0.5)})
+        for r, rank in zip(records, told, strict=True)
+    ]
+
+
+def test_columns_of_diagnostics_are_means_over_shifts_and_spread_over_seeds(diagnosed):
+    columns = ("effective_rank", "domain_accuracy")
+    simclr, erm = rows(diagnosed, WANTED, columns)
+    assert erm.diagnostics == {"effective_rank": (2.0, 3.0), "domain_accuracy": (0.5, 0.5)}
+    assert simclr.diagnostics["effective_rank"] == (), "what one cell lacks is not averaged away"
+    text = render(diagnosed, WANTED, "markdown", columns)
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert [cell.strip() for cell in lines["erm"].split("|")[-3:-1]] == ["2.5 ± 0.71", "0.5 ± 0"]
+    assert [cell.strip() for cell in lines["simclr"].split("|")[-3:-1]] == ["–", "0.5 ± 0"]
+    assert "* *effective_rank*: RankMe" in text and "*class_cosine*" not in text
+    (line, _) = sorted(
+        csv.DictReader(io.StringIO(render(diagnosed, WANTED, "csv", columns))),
+        key=lambda line: line["method"],
+    )
+    assert float(line["effective_rank"]) == 2.5
+    assert float(line["effective_rank sd"]) == pytest.approx(stdev((2, 3)))
+    raw = json.loads(render(diagnosed, WANTED, "json", columns))
+    assert raw[1]["diagnostics"]["effective_rank"] == [2, 3]
+    assert r"effective\_rank" in render(diagnosed, WANTED, "latex", columns)
+
+
+def test_a_board_without_columns_is_the_same_with_diagnostics_and_without(records, diagnosed):
+    for form in ("markdown", "csv", "latex", "json"):
+        text = render(records, WANTED, form)
+        assert text == render(diagnosed, WANTED, form)
+        assert "rank" not in text and "diagnostics" not in text
+
+
+def test_columns_of_older_records_are_empty(records, template):
+    old = [r.model_copy(update={"diagnostics": None}) for r in records]
+    assert rows(old, WANTED, ("mmd_squared",))[0].diagnostics == {"mmd_squared": ()}
+    assert template.diagnostics is not None
+
+
+def test_columns_are_named_one_by_one_or_as_a_handful():
+    assert diagnostics_named("") == ()
+    assert diagnostics_named(" mmd_squared, alignment,mmd_squared") == ("mmd_squared", "alignment")
+    handful = diagnostics_named("alignment,diagnostics")
+    assert handful[0] == "alignment" and set(handful) < set(ALL_DIAGNOSTICS) and len(handful) == 5
+    with pytest.raises(BadInput, match="no column is named 'domain_acuracy'; did you mean 'domain"):
+        diagnostics_named("domain_acuracy")
+
+
+def test_the_table_of_features_has_a_line_for_each_method_and_shift(diagnosed):
+    lines = json.loads(features_table(diagnosed, "json"))
+    assert [(line["method"], line["shift"]) for line in lines] == [
+        ("erm", "a > b"), ("erm", "b > a"), ("simclr", "a > b"), ("simclr", "b > a"),
+    ]  # fmt: skip
+    assert lines[0]["target"] == pytest.approx([50, 60]) and lines[0]["seeds"] == [0, 1]
+    assert lines[0]["diagnostics"]["effective_rank"] == [1, 2]
+    assert lines[3]["diagnostics"]["effective_rank"] == [7]
+    assert lines[0]["diagnostics"]["mmd_squared"] == []
+    (first, *_) = csv.DictReader(io.StringIO(features_table(diagnosed, "csv")))
+    assert (first["effective_rank"], first["seeds"], first["mmd_squared"]) == ("1.5", "2", "")
+    text = features_table(diagnosed)
+    assert all(f"* *{name}*: " in text for name in ALL_DIAGNOSTICS)
+    assert "accuracy in percent on the target's test rows" in text and "1.5 ± 0.71" in text
 
 
 def test_the_published_suite_is_the_shipped_one():

@@ -41,7 +41,7 @@ def run(tmp_path):
 
     def invoke(*words: str):
         text = [word.replace("SUITE", str(tmp_path / "small.toml")) for word in words]
-        if words[0] in ("run", "status", "leaderboard"):
+        if words[0] in ("run", "status", "leaderboard", "diagnose"):
             text += ["--store", str(tmp_path / "store")]
         result = CliRunner().invoke(main, text)
         if result.exception and not isinstance(result.exception, SystemExit):
@@ -72,6 +72,47 @@ def test_run_trains_prints_the_board_and_does_nothing_twice(run):
     assert json.loads(run("leaderboard", "SUITE", "--format", "json")[1])[0]["method"]
 
 
+def test_features_are_diagnosed_from_records_and_from_the_store(run, tmp_path):
+    run("run", "SUITE")
+    status, out, err = run("diagnose", "features", "SUITE")
+    assert (status, err) == (0, "")
+    assert "| simclr " in out and "| erm " in out and "* *a_distance*: proxy A-distance" in out
+    board = run("leaderboard", "SUITE", "--columns", "domain_accuracy,effective_rank")[1]
+    assert "effective_rank |" in board and "* *effective_rank*: " in board
+    status, only, _ = run("diagnose", "features", "SUITE", "--only", "method=erm")
+    assert "| simclr " not in only and "| erm " in only
+
+    records = sorted((tmp_path / "store" / "records" / "small").glob("*.json"))
+    for path in records:  # as older versions left them
+        fields = json.loads(path.read_text())
+        del fields["diagnostics"], fields["cost"]["diagnose_seconds"]
+        path.write_text(json.dumps(fields))
+    old = [path.read_text() for path in records]
+    status, again, err = run("diagnose", "features", "SUITE")
+    assert (status, again) == (0, out)
+    assert "2 of 2 records have no diagnostics; they were computed from stored features" in err
+    assert [path.read_text() for path in records] == old, "a record is never rewritten"
+
+    folder = tmp_path / "published"
+    folder.mkdir()
+    (folder / "suite.toml").write_text(SMALL)
+    (tmp_path / "store" / "records" / "small").rename(folder / "records")
+    status, bare, err = run("diagnose", "features", str(folder), "--format", "csv")
+    assert status == 0 and err == "2 of 2 records have no diagnostics\n"
+    assert bare.count("\n") == 3
+
+
+def test_a_cell_without_features_in_the_store_is_told(run, tmp_path):
+    run("run", "SUITE", "--only", "method=erm")
+    (path,) = (tmp_path / "store" / "records" / "small").glob("*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"diagnostics": None}))
+    for kept in (tmp_path / "store" / "features").iterdir():
+        kept.unlink()
+    status, out, err = run("diagnose", "features", "SUITE")
+    assert status == 0 and "| erm " in out
+    assert "erm · scans > photos · seed 0: neither diagnostics nor features are in the store" in err
+
+
 def test_only_runs_some_cells_and_the_board_shows_the_rest_as_missing(run):
     status, out, err = run("run", "SUITE", "--only", "method=erm")
     assert status == 0 and "1 missing" in out and "1 cells, 1 to run" in err
@@ -86,6 +127,9 @@ def test_only_runs_some_cells_and_the_board_shows_the_rest_as_missing(run):
         ("run", "SUITE", "--device", "cuda:99"),
         ("run", "SUITE", "--only", "colour=red"),
         ("leaderboard", "no-such-folder"),
+        ("leaderboard", "SUITE", "--columns", "domain_acuracy"),
+        ("diagnose", "features", "no-such-suite"),
+        ("diagnose", "features", "SUITE"),  # nothing is scored yet
         ("bench", "resnet19@32"),
         ("list", "objectivs"),
         ("run",),

@@ -21,6 +21,7 @@ FLOORS = (  # a module imports only from the floors above it in this list
     {"data"},
     {"datasets"},
     {"plan", "board", "gather"},
+    {"diagnose"},
     {"run", "checks"},
     {"estimate"},
     {"launch"},

@@ -14,10 +14,12 @@ import torch
 from safetensors.torch import load_file
 from tiny import SUITE, quiet
 
+from benchbench.diagnose.geometry import diagnose
 from benchbench.estimate import Calibration, total
+from benchbench.features import Features
 from benchbench.launch.local import run_cells
-from benchbench.record import Record, read_record, read_records
-from benchbench.run import execute
+from benchbench.record import Diagnostics, Record, read_record, read_records
+from benchbench.run import diagnosed, execute, stored_features
 from benchbench.terms import BadInput
 
 METHODS = """
@@ -315,6 +317,73 @@ def test_a_record_refuses_what_a_record_cannot_say(plan_of):
     path.write_text(json.dumps(fields)[:-5])
     with pytest.raises(BadInput, match="is not a record"):
         read_record(path)
+
+
+def test_ten_readouts_of_an_encoder_are_diagnosed_once(plan_of, monkeypatch):
+    calls = []
+
+    def counted(*of):
+        calls.append(of)
+        return diagnose(*of)
+
+    monkeypatch.setattr("benchbench.run.diagnose", counted)
+    text = SUITE.replace('["left > right"]', '["left > right", "left > odd", "left > right + odd"]')
+    plan = plan_of(text + 'readout = ["linear", "ridge", "knn", "prototype", "pfa"]\n')
+    records = run_all(plan).records
+    assert len(records) == 15 and len(calls) == 3
+    assert len(list((plan.store.root / "diagnostics").glob("*.safetensors"))) == 3
+    for shift in {record.shift for record in records}:
+        (told,) = {r.diagnostics.model_dump_json() for r in records if r.shift == shift}
+        assert None not in Diagnostics.model_validate_json(told).model_dump().values()
+    assert all(record.cost.diagnose_seconds > 0 for record in records)
+
+
+def test_a_record_is_read_with_diagnostics_and_as_older_ones_without(plan_of):
+    plan = plan_of(SUITE)
+    (record,) = run_all(plan).records
+    path = plan.store.records("tiny") / record.file_name
+    assert read_record(path).diagnostics == record.diagnostics != Diagnostics()
+    fields = json.loads(path.read_text())
+    del fields["diagnostics"], fields["cost"]["diagnose_seconds"]
+    path.write_text(json.dumps(fields))
+    old = read_record(path)
+    assert old.diagnostics is None and old.schema_version == record.schema_version
+    assert old.scores == record.scores
+    path.write_text(json.dumps(fields | {"diagnostics": {"domain_accuracy": float("inf")}}))
+    with pytest.raises(BadInput, match="is not a record: diagnostics.domain_accuracy"):
+        read_record(path)
+
+
+def test_a_diagnosis_that_fails_costs_no_cell_its_score(plan_of, monkeypatch):
+    def fails(*of):
+        raise torch.linalg.LinAlgError("no eigenvalues")
+
+    monkeypatch.setattr("benchbench.run.diagnose", fails)
+    plan = plan_of(SUITE)
+    with pytest.warns(match="simclr · left > right · seed 0: no diagnostics: .*no eigenvalues"):
+        record = execute(plan.cells[0], plan, quiet)
+    assert record.status == "scored" and record.scores and record.diagnostics is None
+    assert plan.store.claims.signs() == {}
+
+
+def test_features_that_are_not_finite_are_not_diagnosed(plan_of):
+    plan = plan_of(SUITE)
+    (cell,) = plan.cells
+    execute(cell, plan, quiet)
+    z = {d: stored_features(plan.encoder_key(cell), d, plan) for d in ("left", "right")}
+    assert diagnosed(cell, z, plan) == plan.record(cell).diagnostics
+    for path in (plan.store.root / "diagnostics").iterdir():
+        path.unlink()
+    z["right"] = Features(z["right"].z * torch.inf, z["right"].labels)
+    assert diagnosed(cell, z, plan) == Diagnostics()
+
+
+def test_numbers_are_diagnosed_without_classes(plan_of):
+    text = SUITE.replace('dataset = "tiny"', 'dataset = "heights"')
+    (record,) = run_all(plan_of(text)).records
+    told = record.diagnostics
+    assert told.domain_accuracy > 0.4 and told.effective_rank > 1
+    assert told.class_cosine is None and told.alignment is None
 
 
 def test_a_stage_that_diverged_is_not_tried_again_for_another_cell(plan_of):

@@ -31,6 +31,19 @@ def test_what_is_written_is_read_back(store):
     assert not list(store.root.rglob("*.part"))
 
 
+def test_what_several_want_is_made_once(store):
+    made = []
+
+    def make():
+        made.append(store.claims.signs()["key"].work)
+        return {"z": torch.arange(3)}, {"rows": 3}
+
+    first, second = (store.once("features", "key", "features of a", make) for _ in range(2))
+    assert made == ["features of a"] and store.claims.signs() == {}
+    assert first.note == second.note == {"rows": 3} and first.sha256 == second.sha256
+    assert torch.equal(first.tensors["z"], second.tensors["z"])
+
+
 @pytest.mark.parametrize("damage", ["flip", "header", "note", "truncate", "empty"])
 def test_a_damaged_artifact_is_set_aside_and_told_of(store, damage):
     store.write("stages", "key", {"a": torch.randn(100)}, {"seconds": 1.5})

@@ -14,18 +14,22 @@ import click
 from benchbench import API, __version__
 from benchbench.cli.bench import bench
 from benchbench.cli.data import data
+from benchbench.cli.diagnose import diagnose
 from benchbench.cli.options import (
     budget_option,
     catalog,
+    chosen_cells,
     compile_option,
     data_option,
     device_option,
     launch_options,
+    make_job,
+    make_plan,
     only_option,
     plugin_options,
     store_option,
-    wanted,
 )
+from benchbench.cli.theory import theory
 from benchbench.terms import BadInput, MissingData
 
 if TYPE_CHECKING:
@@ -34,7 +38,6 @@ if TYPE_CHECKING:
     from benchbench.catalog import Catalog
     from benchbench.claims import Sign
     from benchbench.estimate import Calibration
-    from benchbench.launch.job import Job
     from benchbench.plan import Plan
     from benchbench.suite import Cell
 
@@ -71,6 +74,8 @@ def main() -> None:
 
 main.add_command(data)
 main.add_command(bench)
+main.add_command(diagnose)
+main.add_command(theory)
 
 
 @main.command("list")
@@ -216,18 +221,25 @@ def run(
     default="markdown",
     show_default=True,
 )
+@click.option(
+    "--columns",
+    metavar="NAME,…",
+    default="",
+    help="More columns, of what `diagnose features` tells, such as domain_accuracy,effective_rank; "
+    "diagnostics means a handful.",
+)
 @store_option
 @data_option
 @device_option
-def leaderboard(suite: str, form: str, store: Path, data: Path, device: str) -> None:
+def leaderboard(suite: str, form: str, columns: str, store: Path, data: Path, device: str) -> None:
     """Print the board of SUITE from the store, or of a folder with suite.toml and records/."""
-    folder = Path(suite)
-    if (folder / "records").is_dir():
-        from benchbench.board import published
+    from benchbench.board import diagnostics_named, published
 
-        click.echo(published(folder, form), nl=False)
+    folder, more = Path(suite), diagnostics_named(columns)
+    if (folder / "records").is_dir():
+        click.echo(published(folder, form, more), nl=False)
     else:
-        click.echo(board_of(make_plan(suite, store, data, device), form), nl=False)
+        click.echo(board_of(make_plan(suite, store, data, device), form, more), nl=False)
 
 
 @main.command()
@@ -327,25 +339,6 @@ def sysinfo(device: str, as_json: bool) -> None:
         click.echo(f"{aside}")
 
 
-def make_job(suite: str, store: Path, data: Path, device: str, **how: Any) -> Job:
-    from benchbench.launch.job import Job
-    from benchbench.suite import Suite
-
-    return Job(Suite.read(suite), wanted(), data.absolute(), store.absolute(), device, **how)
-
-
-def make_plan(suite: str, store: Path, data: Path, device: str) -> Plan:
-    from benchbench.progress import Counting
-
-    return make_job(suite, store, data, device).plan(Counting("decoding", "image"))
-
-
-def chosen_cells(plan: Plan, only: str) -> list[Cell]:
-    from benchbench.suite import chosen
-
-    return [*chosen(plan.cells, only)]
-
-
 def show_without_data(suite: str, only: str, data: Path, missing: Sequence[str]) -> None:
     """The cells of a suite that names its shifts, though nothing is known of its data yet."""
     from benchbench.suite import Suite, chosen
@@ -357,12 +350,12 @@ def show_without_data(suite: str, only: str, data: Path, missing: Sequence[str])
         click.echo(f"missing: {data / path}")
 
 
-def board_of(plan: Plan, form: str) -> str:
+def board_of(plan: Plan, form: str, columns: Sequence[str] = ()) -> str:
     from benchbench.board import expected_by, render
 
     records = [record for cell in plan.cells if (record := plan.record(cell))]
     shifts = tuple(dict.fromkeys(str(cell.shift) for cell in plan.cells))
-    return render(records, expected_by(plan.suite, shifts), form)
+    return render(records, expected_by(plan.suite, shifts), form, columns)
 
 
 def show_plan(plan: Plan, cells: list[Cell], budget: float | None, processes: int | None) -> None:

@@ -1,9 +1,9 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what is made of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchbench.catalog import Catalog, Wanted
+    from benchbench.launch.job import Job
+    from benchbench.plan import Plan
+    from benchbench.suite import Cell
 
 store_option = click.option(
     "--store",
@@ -158,3 +161,22 @@ def catalog() -> Catalog:
     from benchbench.catalog import load
 
     return load(wanted())
+
+
+def make_job(suite: str, store: Path, data: Path, device: str, **how: Any) -> Job:
+    from benchbench.launch.job import Job
+    from benchbench.suite import Suite
+
+    return Job(Suite.read(suite), wanted(), data.absolute(), store.absolute(), device, **how)
+
+
+def make_plan(suite: str, store: Path, data: Path, device: str) -> Plan:
+    from benchbench.progress import Counting
+
+    return make_job(suite, store, data, device).plan(Counting("decoding", "image"))
+
+
+def chosen_cells(plan: Plan, only: str) -> list[Cell]:
+    from benchbench.suite import chosen
+
+    return [*chosen(plan.cells, only)]

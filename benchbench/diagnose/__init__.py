@@ -1,0 +1,1 @@
+"""What features and connections say about transfer, and the theory that says why."""
