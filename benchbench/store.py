@@ -38,8 +38,8 @@ class Artifact:
 
 
 class Store:
-    """A folder: ``stages``, ``features``, ``diagnostics``, ``checkpoints``, ``packs``, ``records``,
-    ``claims``.
+    """A folder: ``stages``, ``features``, ``diagnostics``, ``connectivity``, ``pseudo`` (labels),
+    ``checkpoints``, ``packs``, ``records``, ``claims``.
 
     ``diverged`` says of stages that had no end, so that none is tried again for another cell.
 

@@ -18,6 +18,7 @@ from benchbench.cli.options import (
 
 if TYPE_CHECKING:
     from benchbench.data.pack import Pack
+    from benchbench.diagnose.measure import Estimator, Meter
     from benchbench.suite import Shift
 
 
@@ -60,7 +61,7 @@ def connectivity(
     dataset: str,
     shifts: tuple[str, ...],
     augmentations: tuple[str, ...],
-    estimator: str,
+    estimator: Estimator,
     encoder: str | None,
     steps: int,
     seed: int,
@@ -73,30 +74,40 @@ def connectivity(
 
     DATASET is spelled as in a suite. Nothing is measured twice: run it again after an interruption.
     """
+    from benchbench.diagnose.report import rendered, told
+
+    text, meter = make_meter(dataset, store, data, device, encoder, steps, seed, estimator)
+    wanted = shifts_of(shifts, meter.pack)
+    found = []
+    for augmentation in augmentations:
+        for shift in wanted:
+            found.append(told(text, meter, shift, meter.of(augmentation, shift), "given"))
+            click.echo(f"{shift}, {found[-1].augmentation}: {found[-1].seconds:.0f} s", err=True)
+    click.echo(rendered(found, form), nl=False)
+
+
+def make_meter(
+    dataset: str,
+    store: Path,
+    data: Path,
+    device: str,
+    encoder: str | None,
+    steps: int,
+    seed: int,
+    estimator: Estimator = "fast",
+) -> tuple[str, Meter]:
+    """The dataset's spelling with all defaults, and what measures it."""
     from benchbench.diagnose.measure import Meter
     from benchbench.diagnose.mistakes import Effort
-    from benchbench.diagnose.report import rendered, told
     from benchbench.machine import Machine
     from benchbench.store import Store
 
     choice, pack = opened(dataset, store, data)
-    wanted = shifts_of(shifts, pack)
-    meter = Meter(
-        catalog(),
-        pack,
-        Store(store),
-        Machine.choose(device, "auto"),
-        encoder or usual_encoder(pack),
-        estimator,  # type: ignore[arg-type]
-        Effort(steps=steps),
-        seed,
+    machine, network = Machine.choose(device, "auto"), encoder or usual_encoder(pack)
+    effort = Effort(steps=steps)
+    return choice.text, Meter(
+        catalog(), pack, Store(store), machine, network, estimator, effort, seed
     )
-    found = []
-    for augmentation in augmentations:
-        for shift in wanted:
-            found.append(told(choice.text, meter, shift, meter.of(augmentation, shift), "given"))
-            click.echo(f"{shift}, {found[-1].augmentation}: {found[-1].seconds:.0f} s", err=True)
-    click.echo(rendered(found, form), nl=False)
 
 
 def shifts_of(texts: tuple[str, ...], pack: Pack) -> list[Shift]:

@@ -17,6 +17,7 @@ from benchbench.cli.options import (
     plugin_options,
     store_option,
 )
+from benchbench.cli.prediction import prediction
 from benchbench.terms import BadInput
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def diagnose() -> None:
 
 
 diagnose.add_command(connectivity)
+diagnose.add_command(prediction)
 
 
 @diagnose.command()

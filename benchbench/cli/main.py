@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchbench import API, __version__
+from benchbench.cli.advise import advise
 from benchbench.cli.bench import bench
 from benchbench.cli.data import data
 from benchbench.cli.diagnose import diagnose
@@ -29,6 +30,7 @@ from benchbench.cli.options import (
     plugin_options,
     store_option,
 )
+from benchbench.cli.search import search
 from benchbench.cli.theory import theory
 from benchbench.terms import BadInput, MissingData
 
@@ -74,8 +76,10 @@ def main() -> None:
 
 main.add_command(data)
 main.add_command(bench)
+main.add_command(advise)
 main.add_command(diagnose)
 main.add_command(theory)
+main.add_command(search)
 
 
 @main.command("list")

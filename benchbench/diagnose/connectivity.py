@@ -8,6 +8,7 @@ Shen et al. 2022, arXiv:2204.00570: α of one class in two domains, β of two cl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from math import log
 from typing import Literal
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from benchbench.diagnose.mistakes import Mistakes
 from benchbench.diagnose.nodes import Node
-from benchbench.terms import derive_seed
+from benchbench.terms import BadInput, derive_seed
 
 Kind = Literal["alpha", "beta", "gamma", "rho"]
 KINDS: tuple[Kind, ...] = ("alpha", "beta", "gamma", "rho")
@@ -63,6 +64,23 @@ def kind_of(a: Node, b: Node) -> Kind:
     return "beta" if a.domain == b.domain else "gamma"
 
 
+def belongs(a: Node, b: Node, sources: set[int], targets: set[int]) -> bool:
+    """Whether a pair lies within a domain of the shift, or leads across it."""
+    if a.domain == b.domain:
+        return a.domain in sources | targets
+    return any(a.domain in one and b.domain in other
+               for one, other in ((sources, targets), (targets, sources)))  # fmt: skip
+
+
+def check_pairs(nodes: Sequence[Node], sources: set[int], targets: set[int], shift: str) -> None:
+    """BadInput if some of α, β and γ would be of no pair. With α and β there is a γ."""
+    kinds = {kind_of(a, b) for a, b in combinations(nodes, 2) if belongs(a, b, sources, targets)}
+    if "alpha" not in kinds:
+        raise BadInput(f"shift {shift}: no class has enough labelled rows in domains of both sides")
+    if "beta" not in kinds:
+        raise BadInput(f"shift {shift}: no domain has two classes with enough labelled rows")
+
+
 def connectivity(
     nodes: Sequence[Node], mistakes: Mistakes, sources: set[int], targets: set[int]
 ) -> Connectivity:
@@ -98,15 +116,12 @@ class Errors:
 
     def between(self, kind: Kind, sources: set[int], targets: set[int]) -> list[tuple[int, int]]:
         """The pairs of a kind that lie within a domain of the shift, or lead across it."""
-        found = []
-        for i, j in self.asked:
-            a, b = self.nodes[i].domain, self.nodes[j].domain
-            across = (a in sources and b in targets) or (a in targets and b in sources)
-            inside = a == b and a in sources | targets
-            mine = kind == kind_of(self.nodes[i], self.nodes[j])
-            if mine and (inside if kind in ("beta", "rho") else across):
-                found.append((i, j))
-        return found
+        nodes = self.nodes
+        return [
+            (i, j)
+            for i, j in self.asked
+            if kind_of(nodes[i], nodes[j]) == kind and belongs(nodes[i], nodes[j], sources, targets)
+        ]
 
     def of_domains(self) -> float | None:
         """The mean over nodes of how often a row is taken for another domain's."""

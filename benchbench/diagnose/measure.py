@@ -1,20 +1,21 @@
 """Connectivity of a dataset under augmentations, measured once and kept in the store."""
 
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from benchbench.catalog import Catalog
+from benchbench.catalog import Catalog, Choice
 from benchbench.data.encoded import Encoded
 from benchbench.data.feed import resident
 from benchbench.data.pack import Pack
-from benchbench.diagnose.connectivity import Connectivity, connectivity
+from benchbench.diagnose.connectivity import Connectivity, check_pairs, connectivity
 from benchbench.diagnose.mistakes import Effort, Mistakes, Subject, apart, pairs_to_ask, shared
 from benchbench.diagnose.nodes import Node, nodes_of
 from benchbench.machine import Machine
@@ -34,6 +35,7 @@ class Measured:
 
     augmentation: str  # with all defaults
     nodes: tuple[Node, ...]
+    left_out: tuple[str, ...]  # a sentence for each class of a domain that has too few rows
     mistakes: Mistakes
     seconds: float
     device: str
@@ -60,78 +62,90 @@ class Meter:
     def of(
         self, augmentation: str, shift: Shift, labels: Tensor | None = None
     ) -> tuple[Measured, Connectivity]:
-        """Of a shift; with ``labels`` int64 [N], as if these were the pack's."""
+        """Of a shift; with ``labels`` int64 [N], as if these were the pack's.
+
+        BadInput if there are too few rows or classes.
+        """
         domains = tuple(n for n in self.pack.domain_names if n in shift.sources + shift.targets)
+        sources, targets = ({self.pack.domain_names.index(n) for n in side}
+                            for side in (shift.sources, shift.targets))  # fmt: skip
+        check_pairs(self._nodes(domains, labels)[0], sources, targets, str(shift))
         measured = self.measured(augmentation, domains, labels)
-        numbers = [{self.pack.domain_names.index(n) for n in side}
-                   for side in (shift.sources, shift.targets)]  # fmt: skip
-        return measured, connectivity(measured.nodes, measured.mistakes, *numbers)
+        return measured, connectivity(measured.nodes, measured.mistakes, sources, targets)
 
     def measured(
         self, augmentation: str, domains: Sequence[str], labels: Tensor | None = None
     ) -> Measured:
         """From the store, or by training networks."""
+        steps = self.steps(augmentation)
+        nodes, pairs, poor = self._nodes(domains, labels)
+        spelled = " | ".join(step.text for step in steps) or "none"
+        given = None if labels is None else digest_of(labels)
+        key = self.key(steps, {"domains": domains, "labels": given, "estimator": self.estimator})
+
+        def measure() -> tuple[dict[str, Tensor], Any]:
+            subject, start = self.subject(nodes, steps, self.seed), time.perf_counter()
+            mistakes = shared(subject) if self.estimator == "fast" else apart(subject, pairs)
+            note = {"seconds": time.perf_counter() - start, "device": self.machine.name}
+            return tensors_of(mistakes), note
+
+        work = f"connectivity under {augmentation}"
+        kept = self.store.once("connectivity", key, work, measure)
+        return Measured(spelled, nodes, poor, unpacked(kept.tensors), **kept.note)
+
+    def steps(self, augmentation: str) -> list[Choice]:
+        """BadInput if there is no such augmentation, or it is not for such data."""
         steps = self.catalog.pipeline(augmentation)
         for step in steps:
             check_modality(step, self.pack.task, self.catalog)
-        nodes, pairs = self._nodes(domains, labels)
-        spelled = " | ".join(step.text for step in steps) or "none"
-        key = self._key([identity_of(step) for step in steps], domains, labels)
-        claims = self.store.claims
-        with claims.held(key, f"connectivity under {augmentation}"):
-            if kept := self.store.read("connectivity", key):
-                mistakes = unpacked(kept.tensors)
-                return Measured(spelled, nodes, mistakes, **kept.note)
-            choice = self.catalog.resolve("encoder", self.encoder)
-            subject = Subject(
-                nodes,
-                self._inputs,
-                build_augmentation(steps, self.pack.task),
-                lambda seed: build_encoder(choice, self.pack.task, seed),
-                self.machine,
-                self.effort,
-                self.seed,
-            )
-            start = time.perf_counter()
-            mistakes = shared(subject) if self.estimator == "fast" else apart(subject, pairs)
-            seconds, device = time.perf_counter() - start, self.machine.name
-            note = {"seconds": seconds, "device": device}
-            self.store.write("connectivity", key, tensors_of(mistakes), note)
-        return Measured(spelled, nodes, mistakes, seconds, device)
+        return steps
+
+    def subject(self, nodes: Sequence[Node], steps: Sequence[Choice], seed: int) -> Subject:
+        choice = self.catalog.resolve("encoder", self.encoder)
+        return Subject(
+            nodes,
+            self.inputs,
+            build_augmentation(steps, self.pack.task),
+            lambda seed: build_encoder(choice, self.pack.task, seed),
+            self.machine,
+            self.effort,
+            seed,
+        )
 
     @cached_property
-    def _inputs(self) -> Tensor | Encoded:
+    def inputs(self) -> Tensor | Encoded:
         return resident(self.pack.inputs, self.machine.device)
 
     def _nodes(
         self, domains: Sequence[str], labels: Tensor | None
-    ) -> tuple[tuple[Node, ...], list[tuple[int, int]]]:
+    ) -> tuple[tuple[Node, ...], list[tuple[int, int]], tuple[str, ...]]:
+        """All that are told apart, the pairs that `apart` asks, and what is left out."""
         given = self.pack.labels if labels is None else labels
-        nodes, _ = nodes_of(self.pack, domains, given, self.seed)
+        nodes, poor = nodes_of(self.pack, domains, given, self.seed)
         if self.estimator == "fast":
-            return tuple(nodes), []
+            return tuple(nodes), [], tuple(poor)
         everyone, pairs = pairs_to_ask(nodes, MOST_PAIRS, CONTROLS, self.seed)
-        return tuple(everyone), pairs
+        return tuple(everyone), pairs, tuple(poor)
 
-    def _key(
-        self, augmentation: list[tuple[str, str]], domains: Sequence[str], labels: Tensor | None
-    ) -> str:
-        given = "" if labels is None else key_of({"labels": labels.tolist()})
+    def key(self, steps: Sequence[Choice], more: Mapping[str, object]) -> str:
+        """Of what is learned from views by these steps."""
         return key_of(
             {
                 "edition": EDITION,
-                "estimator": self.estimator,
                 "encoder": identity_of(self.catalog.resolve("encoder", self.encoder)),
-                "augmentation": augmentation,
-                "domains": domains,
-                "labels": given,
+                "augmentation": [identity_of(step) for step in steps],
                 "effort": asdict(self.effort),
                 "seed": self.seed,
                 "precision": self.machine.precision,
                 "data": self.pack.fingerprint,
                 "torch": version("torch"),
+                **more,
             }
         )
+
+
+def digest_of(labels: Tensor) -> str:
+    return hashlib.sha256(labels.contiguous().numpy().data).hexdigest()
 
 
 def tensors_of(mistakes: Mistakes) -> dict[str, Tensor]:

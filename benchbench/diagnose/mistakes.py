@@ -23,8 +23,8 @@ from benchbench.contracts import Batch, Objective, Rows, as_read
 from benchbench.data.encoded import Encoded
 from benchbench.diagnose.nodes import Node, halves
 from benchbench.machine import Machine
-from benchbench.terms import TEST, VAL, Budget, derive_seed
-from benchbench.train import Augment, Views, train
+from benchbench.terms import TEST, VAL, BadInput, Budget, derive_seed
+from benchbench.train import Augment, Diverged, Views, train
 
 LOOKS = (0.5, 0.75, 1.0)  # of the steps after which weights are tried on validation rows
 Scores = Callable[[Tensor], Tensor]
@@ -138,6 +138,17 @@ def scorer(subject: Subject, name: str, outputs: int) -> nn.Module:
 
 def shared(subject: Subject) -> Mistakes:
     """By one network for all nodes."""
+    network = tells_all(subject)
+    scores = [tried(network, subject.views_of(node, TEST)) for node in subject.nodes]
+    return Mistakes(
+        tuple(subject.drawn(node, TEST) for node in subject.nodes),
+        tuple(taken_for(node, part) for node, part in enumerate(scores)),
+        tuple(strange(subject.nodes, node, part) for node, part in enumerate(scores)),
+    )
+
+
+def tells_all(subject: Subject) -> nn.Module:
+    """A network, trained to tell all nodes apart, with a score for each."""
     count = len(subject.nodes)
     network = scorer(subject, "shared", count)
 
@@ -147,19 +158,19 @@ def shared(subject: Subject) -> Mistakes:
 
     rows = max(1, min(subject.effort.rows, 256 // count))
     fit([network], Tell(None), network, subject, rows, error)
-    scores = [tried(network, subject.views_of(node, TEST)) for node in subject.nodes]
-    return Mistakes(
-        tuple(subject.drawn(node, TEST) for node in subject.nodes),
-        tuple(taken_for(node, part) for node, part in enumerate(scores)),
-        tuple(strange(subject.nodes, node, part) for node, part in enumerate(scores)),
-    )
+    return network
 
 
 def taken_for(node: int, scores: Tensor) -> Tensor:
     """[rows, nodes]: how often each other node beats a node, of its scores [views, rows, nodes]."""
-    beaten = (scores > scores[:, :, node, None]).float().mean(0)
+    beaten = beats(scores, scores[:, :, node, None]).mean(0)
     beaten[:, node] = torch.nan
     return beaten
+
+
+def beats(other: Tensor, own: Tensor) -> Tensor:
+    """float32: 1 where the other score is higher, 0 where it is lower, ½ where neither is."""
+    return ((other > own).float() + (~(own > other)).float()) / 2
 
 
 def strange(nodes: Sequence[Node], node: int, scores: Tensor) -> Tensor:
@@ -189,8 +200,8 @@ def apart(subject: Subject, pairs: Sequence[tuple[int, int]]) -> Mistakes:
                 if node in pair:
                     scores = tried(network, views)
                     own = pair.index(node)
-                    beaten = scores[..., 1 - own] > scores[..., own]
-                    told[:, pair[1 - own]] = beaten.float().mean(0)
+                    beaten = beats(scores[..., 1 - own], scores[..., own])
+                    told[:, pair[1 - own]] = beaten.mean(0)
             found.append(told)
         return found
 
@@ -223,20 +234,24 @@ def fit(
         errors = error()
         together.train()
         for number, network in enumerate(networks):
-            if errors[number] <= best[number]:  # of equals the later
+            if not errors[number] > best[number]:  # of equals the later
                 best[number] = errors[number]
                 kept[number] = copy.deepcopy(network.state_dict())
 
-    train(
-        together,
-        objective,
-        Views(subject.augment),
-        NodeFeed(subject, rows),
-        Budget(effort.steps, rows * len(subject.nodes), effort.lr, weight_decay=1e-4, warmup=0.1),
-        derive_seed(subject.seed, "tell"),
-        precision=subject.machine.precision,
-        watch=watch,
-    )
+    size = rows * len(subject.nodes)
+    try:
+        train(
+            together,
+            objective,
+            Views(subject.augment),
+            NodeFeed(subject, rows),
+            Budget(effort.steps, size, effort.lr, weight_decay=1e-4, warmup=0.1),
+            derive_seed(subject.seed, "tell"),
+            precision=subject.machine.precision,
+            watch=watch,
+        )
+    except Diverged as error:
+        raise BadInput(f"classes and domains cannot be told apart: {error}") from error
     for network, state in zip(networks, kept, strict=True):
         network.load_state_dict(state)
 

@@ -35,8 +35,8 @@ def nodes_of(
     """Every class of every domain with enough rows, and a sentence for each that has too few.
 
     ``labels`` int64 [N] are the pack's, or what stands for them. Rows are learned from and tested
-    in the splits that the pack gives them; a domain whose labels are all in one split is split
-    anew. BadInput if a domain has no class left.
+    in the splits that the pack gives them; a domain without labels in some split is split anew.
+    BadInput if a domain has no class left.
     """
     nodes, poor = [], []
     for name in domains:

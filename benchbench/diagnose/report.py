@@ -63,6 +63,7 @@ class ConnectivityTold(Part):
     domain: float | None
     classes: tuple[ClassTold, ...]
     nodes: tuple[NodeTold, ...]
+    left_out: tuple[str, ...] = ()  # a sentence for each class of a domain with too few rows
     seconds: float
     device: str
 
@@ -102,6 +103,7 @@ def told(
                 )
                 for node in whole
             ),
+            "left_out": measured.left_out,
             "seconds": measured.seconds,
             "device": measured.device,
         }
@@ -148,6 +150,7 @@ def rendered(found: Sequence[ConnectivityTold], form: str) -> str:
     align = ["left"] * 2 + ["right"] * (len(head) - 2)
     text = tabulate(body, head, tablefmt="github", disable_numparse=True, colalign=align)
     sizes = [node.test for item in found for node in item.nodes]
+    left_out = dict.fromkeys(sentence for item in found for sentence in item.left_out)
     return (
         f"{text}\n\n"
         "Test error, with its 95 % interval, of telling augmented rows of two groups apart, from 0 "
@@ -156,6 +159,8 @@ def rendered(found: Sequence[ConnectivityTold], form: str) -> str:
         "augmentation connects the domains where α/γ and β/γ are well above 1. *ρ*: two random "
         "halves of a group; below 0.5 something leaked. *domain*: of telling the domains, whatever "
         f"the class. Groups have {min(sizes)} to {max(sizes)} test rows.\n"
+        + "".join(f"\n* {sentence}" for sentence in left_out)
+        + "\n" * bool(left_out)
     )
 
 

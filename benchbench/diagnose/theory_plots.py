@@ -5,22 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchbench.diagnose.pictures import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    one_style,
+    svg,
+)
 from benchbench.diagnose.theory import Blocks, Point, Setting, eigenspaces
 
-BLUE, ORANGE, GREEN, PURPLE, BLACK = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#000000",
-)  # Okabe and Ito's colours, which colour-blind people tell apart
-BLUE, SKY, ORANGE, GREEN, PURPLE = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#CC79A7"
-BLACK, GREY = "#000000", "#777777"
 CURVES = {  # measure: what it is, colour, marker, line
     "source": ("accuracy on the source, ridge head of the source", BLUE, "o", "-"),
     "target": ("accuracy on the targets, same head", ORANGE, "s", "-"),
@@ -39,15 +40,11 @@ AXES = {
 
 def write_pictures(folder: Path, setting: Setting, points: Mapping[str, Sequence[Point]]) -> None:
     """``spectrum.svg`` and an SVG for each sweep; the same bytes for the same numbers."""
-    with mpl.rc_context():
-        mpl.rcdefaults()  # whatever the user's own matplotlibrc says
-        mpl.rc("svg", hashsalt="benchbench")  # else identifiers differ from run to run
-        mpl.rc("axes", titlesize=11)
-        mpl.rc("axes.spines", top=False, right=False)
+    with one_style():
         pictures = {"spectrum": spectrum(setting.blocks)}
         pictures |= {name: sweep(setting, name, points[name]) for name in points}
         for name, picture in pictures.items():
-            picture.savefig(folder / f"{name}.svg", metadata={"Date": None})
+            (folder / f"{name}.svg").write_text(svg(picture), encoding="utf-8")
 
 
 def spectrum(blocks: Blocks) -> Figure:

@@ -10,9 +10,10 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from benchbench import TEST, TRAIN, VAL, BadInput, DomainData, ImageFiles
+from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput, DomainData, ImageFiles
 
 SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
+UNLABELLED = "unlabelled"  # the folder of images whose class nobody knows
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -29,6 +30,8 @@ def folder(
     If every domain holds a folder ``train``, a folder ``test``, perhaps ``val`` and no others,
     images lie at ``domain/split/class/image`` and this split is kept. A domain without images in
     ``val`` gets a fifth of each class of its ``train`` as such, drawn with ``seed``.
+
+    Images below a folder ``unlabelled`` in the place of a class are of a class that nobody knows.
 
     Links are followed, but not to a folder that they lie in. Hidden files and those whose name
     does not end like an image's are passed over; an image at any other depth is an error. Every
@@ -56,8 +59,10 @@ def folder(
                 raise BadInput(f"there are no images in {top / home}: {contents(top / home)}")
 
     parts = [image.split("/") for image in images]
-    class_names = sorted({part[-2] for part in parts})
-    class_index = {name: index for index, name in enumerate(class_names)}
+    class_names = sorted({part[-2] for part in parts} - {UNLABELLED})
+    if not class_names:
+        raise BadInput(f"all images below {top} are {UNLABELLED}; some domain needs its classes")
+    class_index = {name: index for index, name in enumerate(class_names)} | {UNLABELLED: UNKNOWN}
     split = None
     if has_splits:
         split = torch.tensor([SPLITS[part[1]] for part in parts])

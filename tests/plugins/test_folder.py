@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from benchbench import TEST, TRAIN, VAL, BadInput
+from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
 from benchbench_files.tree import SUFFIXES, folder, unreadable
 
 
@@ -89,6 +89,14 @@ def test_what_is_hidden_or_no_image_is_passed_over(plant):
 def test_classes_are_the_union_over_domains_in_order_of_code_points(plant):
     data = folder(plant("a/b/1.png", "a/B/1.png", "b/é/1.png", "b/10/1.png", "b/9/1.png"))
     assert data.class_names == ("10", "9", "B", "b", "é")
+
+
+def test_images_in_a_folder_unlabelled_have_no_class(plant):
+    data = folder(plant("a/cat/1.png", "a/dog/2.png", "b/unlabelled/3.png"))
+    assert data.class_names == ("cat", "dog")
+    assert data.labels.tolist() == [0, 1, UNKNOWN]
+    with pytest.raises(BadInput, match="some domain needs its classes"):
+        folder(plant("x/a/unlabelled/1.png", "x/b/unlabelled/1.png"), path="x")
 
 
 def test_names_may_hold_spaces_and_any_script(plant):

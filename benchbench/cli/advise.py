@@ -1,0 +1,143 @@
+"""The command `advise`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import click
+
+from benchbench.cli.connectivity import make_meter
+from benchbench.cli.options import data_option, device_option, plugin_options, store_option
+from benchbench.terms import BadInput
+
+if TYPE_CHECKING:
+    from benchbench.data.pack import Pack
+    from benchbench.diagnose.advice import Labels
+
+CROPS = "random_resized_crop(scale=(0.3, 1.0))"
+COLOURS = "color_jitter | greyscale | gaussian_blur"
+TRIED = (f"{CROPS} | {COLOURS}", CROPS, COLOURS, f"{CROPS} | {COLOURS} | invert", "affine",
+         "wilds_strong", "noise | gaussian_blur")  # fmt: skip
+OF_TEXTS = ("token_dropout", "span", "synonyms", "span | synonyms")
+
+
+@click.command()
+@plugin_options
+@click.argument("dataset")
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    required=True,
+    metavar="DOMAIN",
+    help="Where labels are. May be repeated.",
+)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="DOMAIN",
+    help="Where they are not: every other domain if it is not said. May be repeated.",
+)
+@click.option(
+    "--augmentation",
+    "augmentations",
+    multiple=True,
+    metavar="'A | B(key=value)'",
+    help="A candidate. May be repeated; seven usual ones if it is not said.",
+)
+@click.option(
+    "--goal",
+    default=0.8,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="The accuracy on the new domain that would do.",
+)
+@click.option(
+    "--labels",
+    type=click.Choice(["source", "given"]),
+    default="source",
+    show_default=True,
+    help="source: no target label is read; given: those that the data have make it exacter.",
+)
+@click.option("--encoder", help="As in diagnose connectivity.")
+@click.option("--steps", default=300, show_default=True, type=click.IntRange(min=1))
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("advice.html"),
+    show_default=True,
+    help="The page.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
+@store_option
+@data_option
+@device_option
+def advise(
+    dataset: str,
+    sources: tuple[str, ...],
+    targets: tuple[str, ...],
+    augmentations: tuple[str, ...],
+    goal: float,
+    labels: Labels,
+    encoder: str | None,
+    steps: int,
+    seed: int,
+    out: Path,
+    as_json: bool,
+    store: Path,
+    data: Path,
+    device: str,
+) -> None:
+    """Will a classifier of the source work on a new domain, or must it be labelled?
+
+    Measures which augmentation connects the domains of DATASET, such as "folder(path='mine')", and
+    predicts the accuracy of contrastive pre-training with it. Writes a page that explains itself.
+    """
+    from benchbench.diagnose.advice import advise as advised
+    from benchbench.diagnose.page import as_json as written
+    from benchbench.diagnose.page import page
+
+    if not out.parent.is_dir():
+        raise BadInput(f"--out {out}: there is no folder {out.parent}")
+    text, meter = make_meter(dataset, store, data, device, encoder, steps, seed)
+    pack = meter.pack
+    found = advised(
+        meter,
+        text,
+        sources,
+        targets or others(pack, sources),
+        augmentations or (OF_TEXTS if pack.vocabulary else TRIED),
+        goal=goal,
+        labels=labels,
+    )
+    write(out, page(found, pack))
+    if as_json:
+        click.echo(written(found), nl=False)
+    else:
+        for item in found.targets:
+            best = item.best
+            click.echo(
+                f"{item.target}: {item.verdict}; {100 * best.accuracy:.0f} % predicted "
+                f"({100 * best.low:.0f} to {100 * best.high:.0f}) with {best.augmentation}"
+            )
+    click.echo(f"{out} explains it", err=True)
+
+
+def others(pack: Pack, sources: tuple[str, ...]) -> list[str]:
+    return [name for name in pack.domain_names if name not in sources]
+
+
+def write(path: Path, text: str) -> None:
+    """Complete or not at all; BadInput if it cannot be written."""
+    partial = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise BadInput(f"{path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,77 @@
+"""The command `benchbench diagnose prediction`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from benchbench.terms import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchbench.diagnose.fit import Point
+
+SHOWN = ("connectivity", "all four distances", "source accuracy")  # in the picture
+
+
+@click.command()
+@click.argument("folders", nargs=-1, metavar="[DIR]...", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A folder for the picture (prediction.svg) and the points (fit.json). Made if missing.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON, to keep.")
+def prediction(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Say how well connectivity predicts target accuracy, and what else does.
+
+    Each DIR is a dataset: a folder with suite.toml, records/ and connectivity.json, as `diagnose
+    connectivity --format json` prints it. Without one, the points that come with benchbench, which
+    `advise` predicts from.
+    """
+    from benchbench.diagnose.fit import PREDICTORS, judge, points_of, shipped
+    from benchbench.diagnose.fit import as_json as written
+
+    points = [point for folder in folders for point in points_of(folder)] or shipped()
+    told = {
+        name: asdict(judge(mine, names))
+        for name, names in PREDICTORS.items()
+        if (mine := [p for p in points if set(names) <= p.values.keys()]) == points
+    }
+    if out is not None:
+        from benchbench.diagnose.pictures import predicted
+
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            names = [name for name in SHOWN if name in told]
+            (out / "prediction.svg").write_text(predicted(points, names), encoding="utf-8")
+            (out / "fit.json").write_text(written(points), encoding="utf-8")
+        except OSError as error:
+            raise BadInput(f"--out {out} cannot be written: {error.strerror}") from None
+    click.echo(json.dumps(told, indent=1) if as_json else table_of(points, told), nl=as_json)
+
+
+def table_of(points: Sequence[Point], told: dict[str, dict[str, float]]) -> str:
+    from tabulate import tabulate
+
+    body = [[name, *(f"{value:.2f}" for value in [*j.values()][:-1]), f"{j['chance']:.4f}"]
+            for name, j in told.items()]  # fmt: skip
+    head = ["predictor", "R²", "R² elsewhere", "rank elsewhere", "rank within a shift", "p"]
+    text = tabulate(body, head, tablefmt="github", disable_numparse=True,
+                    colalign=["left"] + ["right"] * 5)  # fmt: skip
+    sets = sorted({point.dataset for point in points})
+    shifts = len({(point.dataset, point.shift) for point in points})
+    return (
+        f"{text}\n\n"
+        f"Of the logit of target accuracy, least squares over {len(points)} cells: {shifts} shifts "
+        f"of {len(sets)} datasets ({', '.join(sets)}) under their augmentations. *R²*: of a fit to "
+        "all; *elsewhere*: each dataset predicted by a fit to the others (below 0: worse than the "
+        "overall mean); *rank*: Spearman's correlation of that prediction with accuracy, over all "
+        "cells, and over the augmentations of a shift, mean over shifts; *p*: share of 2,000 "
+        "permutations within datasets whose R² is as high.\n"
+    )

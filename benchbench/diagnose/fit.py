@@ -1,0 +1,218 @@
+"""Does connectivity predict target accuracy? A linear fit, and whether it holds elsewhere.
+
+Shen et al. 2022 (arXiv:2204.00570) fit accuracy to (α/γ)^w1 (β/γ)^w2. Here the logit of accuracy is
+fitted by least squares to log(α/γ) and log(β/γ), and to what else might predict it, over cells: a
+shift, in one direction, of a dataset under an augmentation. A fit is judged on datasets that it has
+not seen.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from math import exp, log
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+from scipy.stats import spearmanr  # type: ignore[import-untyped]
+
+from benchbench.board import read_folder
+from benchbench.diagnose.report import ConnectivityTold, read_told
+from benchbench.record import Record
+from benchbench.terms import BadInput, derive_seed
+
+SHIPPED = files("benchbench") / "diagnose" / "fit.json"
+PREDICTORS: Mapping[str, tuple[str, ...]] = {
+    "connectivity": ("log α/γ", "log β/γ"),
+    "α/γ alone": ("log α/γ",),
+    "α, β and γ, no ratios": ("α", "β", "γ"),
+    "domain distance of views": ("log domain error",),
+    "A-distance of features": ("a_distance",),
+    "A-distance within classes": ("domain_accuracy_within",),
+    "MMD² of features": ("mmd_squared",),
+    "CORAL distance of features": ("coral_distance",),
+    "all four distances": ("log domain error", "a_distance", "mmd_squared", "coral_distance"),
+    "source accuracy": ("logit source",),
+    "source accuracy and connectivity": ("logit source", "log α/γ", "log β/γ"),
+}
+PERMUTED = 2000  # times
+COVERED = 0.8  # of cells of datasets that a fit has not seen lie inside its interval
+
+
+@dataclass(frozen=True)
+class Point:
+    """A shift of a dataset under an augmentation, and what came of pre-training with it."""
+
+    dataset: str
+    shift: str
+    augmentation: str
+    target: float  # accuracy, mean over seeds
+    seeds: int
+    values: dict[str, float]  # of what may predict it
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How well something predicts the logit of target accuracy."""
+
+    inside: float  # R², of the fit to all points
+    elsewhere: float  # R², each dataset predicted by a fit to the others
+    rank: float  # Spearman's correlation of those predictions with accuracy
+    within: float  # the same within a shift, over augmentations; mean over shifts
+    chance: float  # the share of permutations, within datasets, whose fit has as high an R²
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Weights of the intercept and the predictors, and how far it errs on other datasets."""
+
+    names: tuple[str, ...]
+    weights: tuple[float, ...]
+    error: float  # of the logit, which COVERED of unseen cells do not exceed
+
+    @classmethod
+    def to(cls, points: Sequence[Point], names: Sequence[str]) -> "Fit":
+        """BadInput if there are fewer than two datasets to judge it by."""
+        if len({point.dataset for point in points}) < 2:
+            raise BadInput("a fit needs points of two datasets at least, to be judged by the other")
+        missed = np.abs(outcomes(points) - elsewhere(points, names))
+        return cls(tuple(names), tuple(weights(points, names)), float(np.quantile(missed, COVERED)))
+
+    def accuracy(self, values: Mapping[str, float]) -> tuple[float, float, float]:
+        """What it predicts, and the ends of the interval, all in (0, 1)."""
+        told = self.weights[0] + sum(
+            w * values[name] for w, name in zip(self.weights[1:], self.names, strict=True)
+        )
+        return expit(told), expit(told - self.error), expit(told + self.error)
+
+
+def judge(points: Sequence[Point], names: Sequence[str]) -> Judged:
+    """Of predictors by name; every point has them."""
+    y, there = outcomes(points), elsewhere(points, names)
+    inside = r_squared(y, design(points, names) @ weights(points, names))
+    generator = np.random.default_rng(derive_seed(0, "permutations"))
+    groups = [np.flatnonzero([p.dataset == d for p in points]) for d in datasets(points)]
+    solve = np.linalg.pinv(design(points, names))
+    as_high = 0
+    for _ in range(PERMUTED):
+        mixed = y.copy()
+        for group in groups:
+            mixed[group] = y[generator.permutation(group)]
+        as_high += r_squared(mixed, design(points, names) @ (solve @ mixed)) >= inside
+    shifts = sorted({(point.dataset, point.shift) for point in points})
+    inner = [np.flatnonzero([(p.dataset, p.shift) == shift for p in points]) for shift in shifts]
+    ranks = [rank_correlation(there[i], y[i]) for i in inner if len(i) > 2]
+    return Judged(
+        inside,
+        r_squared(y, there),
+        rank_correlation(there, y),
+        mean(ranks) if ranks else float("nan"),
+        (as_high + 1) / (PERMUTED + 1),
+    )
+
+
+def elsewhere(points: Sequence[Point], names: Sequence[str]) -> np.ndarray:
+    """Predicted logits, each by a fit to all other datasets."""
+    told = np.zeros(len(points))
+    for dataset in datasets(points):
+        others = [point for point in points if point.dataset != dataset]
+        mine = [i for i, point in enumerate(points) if point.dataset == dataset]
+        told[mine] = design([points[i] for i in mine], names) @ weights(others, names)
+    return told
+
+
+def weights(points: Sequence[Point], names: Sequence[str]) -> np.ndarray:
+    found: np.ndarray = np.linalg.lstsq(design(points, names), outcomes(points))[0]
+    return found
+
+
+def design(points: Sequence[Point], names: Sequence[str]) -> np.ndarray:
+    return np.array([[1.0, *(point.values[name] for name in names)] for point in points])
+
+
+def outcomes(points: Sequence[Point]) -> np.ndarray:
+    return np.array([logit(point.target) for point in points])
+
+
+def datasets(points: Sequence[Point]) -> list[str]:
+    return sorted({point.dataset for point in points})
+
+
+def r_squared(y: np.ndarray, told: np.ndarray) -> float:
+    return float(1 - np.square(y - told).sum() / np.square(y - y.mean()).sum())
+
+
+def rank_correlation(told: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's; 0 where one of the two is constant."""
+    if np.ptp(told) == 0 or np.ptp(y) == 0:
+        return 0.0
+    return float(spearmanr(told, y).statistic)
+
+
+def logit(share: float) -> float:
+    held = min(max(share, 1e-3), 1 - 1e-3)  # of all right or all wrong, too
+    return log(held / (1 - held))
+
+
+def expit(value: float) -> float:
+    return 1 / (1 + exp(-value))
+
+
+def points_of(folder: Path) -> list[Point]:
+    """Of a folder with suite.toml, records/ and connectivity.json.
+
+    A method counts whose chain is one stage that reads no labels, read off linearly; connectivity
+    is that of the same data, shift and augmentation, of either direction.
+    """
+    suite, records, _ = read_folder(folder)
+    found = {(told.fingerprint, domains_of(told.shift), told.augmentation): told
+             for told in read_told(folder / "connectivity.json")}  # fmt: skip
+    cells: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        stages = record.spec.chain
+        if record.status == "scored" and len(stages) == 1 and not stages[0].reads:
+            cells.setdefault((record.shift, stages[0].augmentation), []).append(record)
+    points = []
+    for (shift, augmentation), mine in cells.items():
+        key = (mine[0].data.fingerprint, domains_of(shift), augmentation)
+        if told := found.get(key):
+            points.append(point_of(suite.name, told, shift, mine))
+    if not points:
+        raise BadInput(f"{folder}: no record is of a shift and augmentation in connectivity.json")
+    return points
+
+
+def domains_of(shift: str) -> frozenset[str]:
+    return frozenset(side.strip() for side in shift.split(">"))
+
+
+def point_of(dataset: str, told: ConnectivityTold, shift: str, records: Sequence[Record]) -> Point:
+    target, source = (mean(v for r in records if (v := r.value(role)) is not None)
+                      for role in ("target", "source"))  # fmt: skip
+    values = values_of(told) | {"logit source": logit(source)}
+    for name in ("a_distance", "domain_accuracy_within", "mmd_squared", "coral_distance"):
+        known = [getattr(r.diagnostics, name) for r in records if r.diagnostics]
+        if known and None not in known:
+            values[name] = mean(known)
+    return Point(dataset, shift, told.augmentation, target, len(records), values)
+
+
+def values_of(told: ConnectivityTold) -> dict[str, float]:
+    """What connectivity alone says."""
+    first, second = told.log_ratios
+    values = {"log α/γ": first, "log β/γ": second}
+    values |= {"α": told.alpha.value, "β": told.beta.value, "γ": told.gamma.value}
+    if told.domain is not None:
+        rows = told.alpha.rows
+        values["log domain error"] = log((told.domain * rows + 0.5) / (rows + 1))
+    return values
+
+
+def shipped() -> list[Point]:
+    """The points that came with benchbench, of leaderboards/connectivity."""
+    return [Point(**fields) for fields in json.loads(SHIPPED.read_text(encoding="utf-8"))]
+
+
+def as_json(points: Sequence[Point]) -> str:
+    return json.dumps([asdict(point) for point in points], indent=1, ensure_ascii=False) + "\n"

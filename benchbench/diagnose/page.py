@@ -1,0 +1,128 @@
+"""Advice as a page that needs nothing else, and as JSON."""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from torch import Tensor
+
+from benchbench.contracts import as_read
+from benchbench.data.inspect import picture
+from benchbench.data.pack import Pack
+from benchbench.diagnose.advice import POOR, VIEWS, Advice, ClassAdvice, Pair, TargetAdvice
+from benchbench.spelling import parse, split_pipeline
+
+TEMPLATE = files("benchbench") / "diagnose" / "advice.html"
+SUITE = """\
+name     = "transfer"
+dataset  = {dataset}
+shifts   = [{shift}]
+seeds    = [0, 1, 2]
+encoder  = {encoder}
+baseline = "erm"
+
+[stage]
+augmentation = {augmentation}
+steps        = 2000
+batch_size   = 128
+lr           = 1e-3
+
+[[method]]
+chain = "simclr"
+
+[[method]]
+chain   = "erm"
+sees    = "source"
+readout = "head"
+"""
+
+
+def page(advice: Advice, pack: Pack) -> str:
+    """HTML: styles and pictures are inside, and nothing is fetched."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        advice=advice,
+        percent=lambda share: f"{100 * share:.0f}",
+        short=short,
+        shown=shown,
+        pictures=lambda pair: pictures(pair, pack),
+        suite=lambda item: suite(advice, item),
+        poor=POOR,
+        views=VIEWS,
+        version=version("benchbench-shift"),
+    )
+
+
+def shown(classes: Sequence[ClassAdvice]) -> list[ClassAdvice]:
+    """The two classes that are connected least, and the two that are most."""
+    chosen = [*classes[:2], *classes[2:][-2:]]
+    return [item for item in chosen if item.connects]
+
+
+def short(augmentation: str) -> str:
+    """Its steps by name alone."""
+    return " | ".join(parse(step)[0] for step in split_pipeline(augmentation)) or "none"
+
+
+def pictures(pair: Pair, pack: Pack) -> list[str]:
+    """The image, its view, the other's view, the other image, as data URIs."""
+    source, target = (as_read(pack.inputs[row : row + 1])[0] for row in (pair.source, pair.target))
+    return [data_uri(image) for image in (source, pair.source_view, pair.target_view, target)]
+
+
+def data_uri(image: Tensor) -> str:
+    out = io.BytesIO()
+    picture(image).save(out, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def suite(advice: Advice, item: TargetAdvice) -> str:
+    """A suite that tries what is advised for a target."""
+    told = item.best.connectivity
+    return SUITE.format(
+        dataset=json.dumps(advice.dataset, ensure_ascii=False),
+        shift=json.dumps(told.shift, ensure_ascii=False),
+        encoder=json.dumps(told.encoder),
+        augmentation=json.dumps(item.best.augmentation, ensure_ascii=False),
+    )
+
+
+def as_json(advice: Advice) -> str:
+    """All figures, without pictures: of pairs, the rows of the data."""
+    targets: list[dict[str, Any]] = []
+    for item in advice.targets:
+        said = ("target", "verdict", "labels_to_settle", "agreement", "left_out")
+        fields = {name: getattr(item, name) for name in said}
+        options = [
+            {
+                "accuracy": option.accuracy,
+                "interval": [option.low, option.high],
+                **option.connectivity.model_dump(mode="json"),
+            }
+            for option in item.options
+        ]
+        classes = [
+            {
+                "name": one.name,
+                "ratio": one.ratio,
+                "connects": [[pair.source, pair.target] for pair in one.connects],
+                "separates": [[pair.source, pair.target] for pair in one.separates],
+            }
+            for one in item.classes
+        ]
+        targets.append(fields | {"options": options, "classes": classes})
+    whole = {
+        "dataset": advice.dataset,
+        "sources": advice.sources,
+        "goal": advice.goal,
+        "labels": advice.labels,
+        "trust": advice.trust,
+        "targets": targets,
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

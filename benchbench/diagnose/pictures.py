@@ -1,0 +1,60 @@
+"""What pictures share, and the one of predicted against measured accuracy."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from benchbench.diagnose.fit import PREDICTORS, Point, datasets, elsewhere, expit
+
+# Okabe and Ito's colours, which colour-blind people tell apart
+BLUE, SKY, ORANGE, GREEN, PURPLE = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#CC79A7"
+BLACK, GREY = "#000000", "#777777"
+LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (SKY, "v"), (BLACK, "x"))
+
+
+@contextmanager
+def one_style() -> Iterator[None]:
+    """Whatever the user's own matplotlibrc says; the same bytes for the same picture."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rc("svg", hashsalt="benchbench")  # else identifiers differ from run to run
+        mpl.rc("axes", titlesize=11)
+        mpl.rc("axes.spines", top=False, right=False)
+        yield
+
+
+def svg(figure: Figure) -> str:
+    """To be called within ``one_style``, as is what makes the figure."""
+    text = StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def predicted(points: Sequence[Point], names: Sequence[str] = ("connectivity",)) -> str:
+    """For each set of predictors, what a fit to the other datasets says of every point."""
+    with one_style():
+        figure = Figure(figsize=(4.6 * len(names), 4.6), layout="constrained")
+        every = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+        for axes, name in zip(every, names, strict=True):
+            told = elsewhere(points, PREDICTORS[name])
+            for dataset, (colour, marker) in zip(datasets(points), LOOKS, strict=False):
+                mine = [i for i, point in enumerate(points) if point.dataset == dataset]
+                axes.scatter(
+                    [100 * expit(told[i]) for i in mine],
+                    [100 * points[i].target for i in mine],
+                    color=colour,
+                    marker=marker,
+                    s=18,
+                    alpha=0.75,
+                    linewidths=0,
+                    label=dataset,
+                )
+            axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
+            axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="predicted target accuracy, %")
+            axes.set_title(f"by {name}")
+        every[0].set_ylabel("measured target accuracy, %")
+        every[0].legend(loc="upper left", frameon=False)
+        return svg(figure)

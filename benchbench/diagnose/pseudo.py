@@ -1,0 +1,78 @@
+"""Classes of target rows where nobody knows them: what classifiers of the source take them for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchbench.contracts import as_read
+from benchbench.data.pack import Pack
+from benchbench.diagnose.measure import Meter
+from benchbench.diagnose.mistakes import Subject, tells_all
+from benchbench.diagnose.nodes import Node, nodes_of
+from benchbench.suite import Shift
+from benchbench.terms import UNKNOWN, derive_seed
+
+CLASSIFIERS = 2
+
+
+@dataclass(frozen=True)
+class Pseudo:
+    """Labels that no target label has touched."""
+
+    labels: Tensor  # int64 [N]: the source's own; the target's predicted, or UNKNOWN
+    agreement: float  # of two classifiers on target rows, in [0, 1]; about their accuracy
+
+
+def pseudo_labels(meter: Meter, augmentation: str, shift: Shift) -> Pseudo:
+    """By two classifiers, trained from scratch on augmented source rows, each with its own seed.
+
+    A target row on which they disagree gets no label. How often they agree is about how often one
+    of them is right, as far as they are calibrated (Jiang et al. 2022, arXiv:2106.13799); on a
+    shift that misleads both alike it is too high.
+    """
+    pack, steps = meter.pack, meter.steps(augmentation)
+    targets = torch.tensor([pack.domain_names.index(name) for name in shift.targets])
+    rows = torch.isin(pack.domains, targets).nonzero().flatten()
+    key = meter.key(steps, {"pseudo": shift.sources, "targets": shift.targets})
+
+    def predicted() -> tuple[dict[str, Tensor], None]:
+        told = []
+        for number in range(CLASSIFIERS):
+            seed = derive_seed(meter.seed, "pseudo", number)
+            nodes = classes_of(pack, shift.sources, seed)
+            subject = meter.subject(nodes, steps, seed)
+            classes = torch.tensor([node.label for node in nodes])
+            told.append(classes[predictions(tells_all(subject), subject, rows)])
+        return {"told": torch.stack(told)}, None
+
+    told = meter.store.once("pseudo", key, f"labels for {shift}", predicted).tensors["told"]
+    labels = pack.labels.clone()
+    labels[rows] = torch.where(told[0] == told[1], told[0], UNKNOWN)
+    return Pseudo(labels, float((told[0] == told[1]).double().mean()))
+
+
+def classes_of(pack: Pack, domains: Sequence[str], seed: int) -> list[Node]:
+    """A node for each class, of its rows in all of some domains."""
+    nodes, _ = nodes_of(pack, domains, pack.labels, seed)
+    joined = []
+    for label in sorted({node.label for node in nodes}):
+        mine = [node for node in nodes if node.label == label]
+        train, val, test = (torch.cat([getattr(node, part) for node in mine])
+                            for part in ("train", "val", "test"))  # fmt: skip
+        joined.append(Node(label, mine[0].domain, train, val, test))
+    return joined
+
+
+@torch.no_grad()
+def predictions(network: nn.Module, subject: Subject, rows: Tensor, chunk: int = 512) -> Tensor:
+    """int64 [N] on the CPU: the node that each row, as it is, looks most like."""
+    network.eval()
+    device, inputs = subject.machine.device, subject.inputs
+    return torch.cat(
+        [
+            network(as_read(inputs[part.to(inputs.device)].to(device))).argmax(1).cpu()
+            for part in rows.split(chunk)
+        ]
+    )
