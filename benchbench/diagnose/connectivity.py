@@ -134,7 +134,7 @@ class Errors:
     def estimate(self, pairs: Sequence[tuple[int, int]], *, drawn: bool) -> Estimate:
         """The mean over pairs; with ``drawn`` they count as a sample of pairs."""
         first, second = torch.tensor(pairs).T
-        spread = self.resampled[:, first, second]
+        spread = (self.resampled[:, first, second] + self.resampled[:, second, first]) / 2
         if drawn:
             generator = torch.Generator().manual_seed(derive_seed(0, "pairs of a bootstrap"))
             again = torch.randint(len(pairs), spread.shape, generator=generator)
@@ -146,7 +146,10 @@ class Errors:
 
     @cached_property
     def resampled(self) -> Tensor:
-        """[RESAMPLED, nodes, nodes]: errors on test rows drawn again, with all views of a row."""
+        """[RESAMPLED, n, n]: how much of i is taken for j, of test rows drawn again.
+
+        A row comes with all its views.
+        """
         drawn = []
         for node, taken in zip(self.nodes, self.mistakes.taken, strict=True):
             generator = torch.Generator().manual_seed(derive_seed(0, "bootstrap", *node.key))
@@ -157,7 +160,7 @@ class Errors:
             means = torch.full((RESAMPLED, len(self.nodes)), torch.nan)
             means[:, asked] = weights @ taken[:, asked] / len(taken)
             drawn.append(means)
-        return balanced(torch.stack(drawn, 1))
+        return torch.stack(drawn, 1)
 
 
 def balanced(taken: Tensor) -> Tensor:
