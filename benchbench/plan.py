@@ -145,15 +145,9 @@ class Plan:
                 "task": self._task,
                 "seed": cell.seed,
                 "protocol": self.suite.protocol,
-                "versions": {name: version(name) for name in self._libraries},
+                "versions": versions_of(self.pack.task),
             }
         )
-
-    @cached_property
-    def _libraries(self) -> tuple[str, ...]:
-        """Those that encoders are made of."""
-        text = self.pack.vocabulary and find_spec("transformers")
-        return ("timm", "torch", "transformers") if text else ("timm", "torch")
 
     @cached_property
     def _task(self) -> dict[str, object]:
@@ -362,6 +356,12 @@ def build_views(link: Link, task: Task) -> Views:
 
 def nbytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in module.state_dict().values())
+
+
+def versions_of(task: Task) -> dict[str, str]:
+    """Of the libraries that encoders are made of."""
+    text = ("transformers",) if task.vocabulary and find_spec("transformers") else ()
+    return {name: version(name) for name in ("timm", "torch", *text)}
 
 
 def identity_of(choice: Choice) -> tuple[str, str]:

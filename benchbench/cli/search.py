@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--steps", default=300, show_default=True, type=click.IntRange(min=1), help="Of each training."
 )
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of compositions and networks.")
 @click.option("--format", "form", type=click.Choice(["markdown", "json"]), default="markdown")
 @store_option
 @data_option
@@ -70,8 +70,9 @@ def search(
     def watch(which: str, trial: Trial) -> None:
         click.echo(f"{which}: {trial.score:.2f}  {trial.augmentation}", err=True)
 
-    _, meter = make_meter(dataset, store, data, device, encoder, steps, seed)
+    text, meter = make_meter(dataset, store, data, device, encoder, steps, seed)
     wanted = Shift.parse(shift, meter.pack.domain_names)
     names = [name.strip() for name in among.split(",")] if among else ()
     space = steps_for(meter.catalog, meter.pack.task, names)
-    click.echo(rendered(searched(meter, wanted, space, trials, sampler, watch), form), nl=False)
+    result = searched(meter, wanted, space, trials, sampler, watch)
+    click.echo(rendered(text, meter, result, form), nl=False)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any, Literal
 
 import torch
@@ -19,7 +18,13 @@ from benchbench.diagnose.connectivity import Connectivity, check_pairs, connecti
 from benchbench.diagnose.mistakes import Effort, Mistakes, Subject, apart, pairs_to_ask, shared
 from benchbench.diagnose.nodes import Node, nodes_of
 from benchbench.machine import Machine
-from benchbench.plan import build_augmentation, build_encoder, check_modality, identity_of
+from benchbench.plan import (
+    build_augmentation,
+    build_encoder,
+    check_modality,
+    identity_of,
+    versions_of,
+)
 from benchbench.store import Store, key_of
 from benchbench.suite import Shift
 from benchbench.terms import BadInput
@@ -138,7 +143,7 @@ class Meter:
                 "seed": self.seed,
                 "precision": self.machine.precision,
                 "data": self.pack.fingerprint,
-                "torch": version("torch"),
+                "versions": versions_of(self.pack.task),
                 **more,
             }
         )

@@ -26,6 +26,7 @@ from benchbench.machine import Machine
 from benchbench.terms import TEST, VAL, BadInput, Budget, derive_seed
 from benchbench.train import Augment, Diverged, Views, train
 
+TOGETHER = 32  # networks of pairs that are trained at once, and held in memory
 LOOKS = (0.5, 0.75, 1.0)  # of the steps after which weights are tried on validation rows
 Scores = Callable[[Tensor], Tensor]
 
@@ -182,7 +183,17 @@ def strange(nodes: Sequence[Node], node: int, scores: Tensor) -> Tensor:
 
 
 def apart(subject: Subject, pairs: Sequence[tuple[int, int]]) -> Mistakes:
-    """By a network for each pair of nodes."""
+    """By a network for each pair of nodes, TOGETHER of them at a time: none knows of the others."""
+    rows = tuple(subject.drawn(node, TEST) for node in subject.nodes)
+    told = [torch.full((len(part), len(subject.nodes)), torch.nan) for part in rows]
+    for start in range(0, len(pairs), TOGETHER):
+        parts = asked_together(subject, pairs[start : start + TOGETHER])
+        told = [torch.where(new.isnan(), old, new) for old, new in zip(told, parts, strict=True)]
+    return Mistakes(rows, tuple(told), tuple(torch.full(part.shape, torch.nan) for part in rows))
+
+
+def asked_together(subject: Subject, pairs: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """[rows, nodes] of every node: the share of views taken for the other, where a pair asks."""
     networks = nn.Sequential(
         *(
             scorer(subject, f"pair {subject.nodes[i].key} {subject.nodes[j].key}", 2)
@@ -191,7 +202,6 @@ def apart(subject: Subject, pairs: Sequence[tuple[int, int]]) -> Mistakes:
     )
 
     def taken(split: int) -> list[Tensor]:
-        """[rows, nodes] of every node: the share of views taken for the other, where one asks."""
         found = []
         for node, described in enumerate(subject.nodes):
             views = subject.views_of(described, split)
@@ -210,8 +220,7 @@ def apart(subject: Subject, pairs: Sequence[tuple[int, int]]) -> Mistakes:
         return torch.stack([(told[i][:, j].mean() + told[j][:, i].mean()) / 2 for i, j in pairs])
 
     fit(list(networks), Tell(pairs), networks, subject, subject.effort.rows, error)
-    rows = tuple(subject.drawn(node, TEST) for node in subject.nodes)
-    return Mistakes(rows, tuple(taken(TEST)), tuple(torch.full(r.shape, torch.nan) for r in rows))
+    return taken(TEST)
 
 
 def fit(

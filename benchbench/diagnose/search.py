@@ -68,6 +68,7 @@ class Search:
     """What a search found."""
 
     shift: Shift
+    sampler: Sampler
     agreement: float  # of the classifiers that labelled the target
     usual: tuple[Trial, ...]
     trials: tuple[Trial, ...]  # in the order in which they were made
@@ -114,7 +115,7 @@ def search(
     for number in range(1, trials + 1):
         made.append(tried(f"trial {number}", spelled(steps, values)))
         values = draws.send(made[-1].score)
-    return Search(shift, pseudo.agreement, compared, tuple(made))
+    return Search(shift, sampler, pseudo.agreement, compared, tuple(made))
 
 
 def at_random(steps: Sequence[Step], seed: int) -> Generator[Drawn, float, None]:
@@ -166,12 +167,18 @@ SAMPLERS: dict[Sampler, Callable[[Sequence[Step], int], Generator[Drawn, float, 
 }
 
 
-def rendered(result: Search, form: str) -> str:
+def rendered(dataset: str, meter: Meter, result: Search, form: str) -> str:
     """As markdown or json."""
     best = result.ranked[0]
     if form == "json":
         fields = {
+            "dataset": dataset,
+            "fingerprint": meter.pack.fingerprint,
             "shift": str(result.shift),
+            "encoder": meter.catalog.resolve("encoder", meter.encoder).text,
+            "steps": meter.effort.steps,
+            "seed": meter.seed,
+            "sampler": result.sampler,
             "best": best.augmentation,
             "agreement": result.agreement,
             "trials": [told(trial) for trial in result.trials],
@@ -223,8 +230,9 @@ def legend(result: Search) -> str:
         f"*score*: min(log α/γ, log β/γ), with {FLOOR} added to each error: how much an "
         "augmentation brings the same class of two domains, and two classes of a domain, nearer "
         "than what differs in both. It is connectivity and no accuracy, which `benchbench run` "
-        f"measures, and the best of {len(result.trials)} noisy values is too high. No target label "
-        "was read: the target's rows have the labels on which two classifiers of the source agree. "
-        f"They agree on {result.agreement:.0%}, which is about how often one of them is right, "
-        f"unless the shift misleads both alike.{lost}"
+        f"measures, and the best of {len(result.trials)} noisy values is too high. *α/γ*, *β/γ*: "
+        "as measured; *source β*: of the source alone. No target label was read: the target's rows "
+        "have the labels on which two classifiers of the source agree. They agree on "
+        f"{result.agreement:.0%}, which is about how often one of them is right, unless the shift "
+        f"misleads both alike.{lost}"
     )
