@@ -123,7 +123,7 @@ def meter(plan_of):
     from tiny import SUITE
 
     plan = plan_of(SUITE)
-    effort = Effort(steps=40, rows=8, lr=1e-2, test_rows=20, views=2)
+    effort = Effort(steps=40, rows=16, lr=1e-2, test_rows=20, views=2)
     machine = Machine.choose("cpu", "fp32")
     return Meter(plan.catalog, plan.pack, plan.store, machine, "small_cnn(width=4)", effort=effort)
 

@@ -64,7 +64,7 @@ def pack():
 def meter_of(catalog, tmp_path):
     """Makes a meter of a pack, cheap and on one CPU."""
 
-    def make(pack, store="store", *, seed=0, encoder="small_cnn(width=4)", steps=60):
+    def make(pack, store="store", *, seed=0, encoder="small_cnn(width=4)", steps=30):
         machine, place = Machine.choose("cpu", "fp32"), Store(tmp_path / store)
         return Meter(catalog, pack, place, machine, encoder, effort=Effort(steps), seed=seed)
 
@@ -95,7 +95,7 @@ def test_a_random_composition_is_built_from_the_catalog_and_makes_views(catalog,
     for choice in catalog.pipeline(text):
         images = choice.build(TASK)(images)
     assert images.shape == (4, 3, 16, 16) and images.isfinite().all()
-    assert 0 <= images.min() and images.max() <= 1
+    assert images.min() >= 0 and images.max() <= 1
 
 
 @pytest.mark.parametrize("end", ["low", "high"])
@@ -243,7 +243,7 @@ def test_without_optuna_one_sentence_says_how_to_get_it(pack, meter_of, monkeypa
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(BadInput, match=r"pip install 'benchbench-shift\[search\]'"):
         searched(meter_of(pack), 1, "optuna")
-    assert searched(meter_of(pack, steps=20), 1, "random").trials
+    assert searched(meter_of(pack), 1, "random").trials
 
 
 # What is found
@@ -261,7 +261,7 @@ def test_without_optuna_one_sentence_says_how_to_get_it(pack, meter_of, monkeypa
     ],
 )
 def test_the_augmentation_that_connects_is_found_and_beats_the_usual(pack, meter_of, sampler, seed):
-    meter = meter_of(pack, seed=seed)
+    meter = meter_of(pack, seed=seed, steps=60)
     best = searched(meter, 14, sampler).ranked[0]
     assert best.visible and "invert(" in best.augmentation
     truly = {text: meter.of(text, SHIFT)[1] for text in (best.augmentation, "simclr_views")}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import click
 
 from benchbench.cli.connectivity import make_meter
-from benchbench.cli.options import data_option, device_option, plugin_options, store_option
+from benchbench.cli.options import data_option, device_option, plugin_options, store_option, written
 from benchbench.terms import BadInput
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def advise(
     predicts the accuracy of contrastive pre-training with it. Writes a page that explains itself.
     """
     from benchbench.diagnose.advice import advise as advised
-    from benchbench.diagnose.page import as_json as written
+    from benchbench.diagnose.page import as_json as told
     from benchbench.diagnose.page import page
 
     if not out.parent.is_dir():
@@ -115,9 +114,9 @@ def advise(
         goal=goal,
         labels=labels,
     )
-    write(out, page(found, pack))
+    written(out, page(found, pack))
     if as_json:
-        click.echo(written(found), nl=False)
+        click.echo(told(found), nl=False)
     else:
         for item in found.targets:
             best = item.best
@@ -130,14 +129,3 @@ def advise(
 
 def others(pack: Pack, sources: tuple[str, ...]) -> list[str]:
     return [name for name in pack.domain_names if name not in sources]
-
-
-def write(path: Path, text: str) -> None:
-    """Complete or not at all; BadInput if it cannot be written."""
-    partial = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise BadInput(f"{path} cannot be written: {error.strerror}") from None

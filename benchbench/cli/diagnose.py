@@ -16,6 +16,7 @@ from benchbench.cli.options import (
     only_option,
     plugin_options,
     store_option,
+    written,
 )
 from benchbench.cli.prediction import prediction
 from benchbench.terms import BadInput
@@ -49,7 +50,15 @@ diagnose.add_command(prediction)
 @data_option
 @device_option
 @only_option
-def features(suite: str, form: str, store: Path, data: Path, device: str, only: str) -> None:
+@click.option(
+    "--out",
+    metavar="FILE.svg",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw how far features tell the domains apart beside target accuracy.",
+)
+def features(
+    suite: str, form: str, store: Path, data: Path, device: str, only: str, out: Path | None
+) -> None:
     """Say how far features of SUITE's cells hold class and domain apart, and are healthy.
 
     Nothing is trained. Of a folder with suite.toml and records/, what the records say.
@@ -64,6 +73,10 @@ def features(suite: str, form: str, store: Path, data: Path, device: str, only: 
         records = diagnosed_records(plan, chosen_cells(plan, only))
     if not records:
         raise BadInput(f"none of these cells of {suite} is scored yet; run them first")
+    if out is not None:
+        from benchbench.diagnose.pictures import separation
+
+        written(out, separation(records))
     click.echo(features_table(records, form), nl=False)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import click
+
+from benchbench.terms import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,6 +165,30 @@ def catalog() -> Catalog:
     from benchbench.catalog import load
 
     return load(wanted())
+
+
+def writable(folder: Path) -> None:
+    """Make a folder for what a command writes. BadInput if nothing can be written there."""
+    from tempfile import TemporaryFile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BadInput(f"--out {folder} cannot be written: {error.strerror}") from error
+
+
+def written(path: Path, text: str) -> None:
+    """Write a file complete or not at all; BadInput if it cannot be written."""
+    partial = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise BadInput(f"{path} cannot be written: {error.strerror}") from None
 
 
 def make_job(suite: str, store: Path, data: Path, device: str, **how: Any) -> Job:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from benchbench.terms import BadInput
+from benchbench.cli.options import writable, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,10 @@ def prediction(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> No
     `advise` predicts from.
     """
     from benchbench.diagnose.fit import PREDICTORS, judge, points_of, shipped
-    from benchbench.diagnose.fit import as_json as written
+    from benchbench.diagnose.fit import as_json as as_text
 
+    if out is not None:
+        writable(out)
     points = [point for folder in folders for point in points_of(folder)] or shipped()
     told = {
         name: asdict(judge(mine, names))
@@ -46,13 +48,9 @@ def prediction(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> No
     if out is not None:
         from benchbench.diagnose.pictures import predicted
 
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            names = [name for name in SHOWN if name in told]
-            (out / "prediction.svg").write_text(predicted(points, names), encoding="utf-8")
-            (out / "fit.json").write_text(written(points), encoding="utf-8")
-        except OSError as error:
-            raise BadInput(f"--out {out} cannot be written: {error.strerror}") from None
+        names = [name for name in SHOWN if name in told]
+        written(out / "prediction.svg", predicted(points, names))
+        written(out / "fit.json", as_text(points))
     click.echo(json.dumps(told, indent=1) if as_json else table_of(points, told), nl=as_json)
 
 
@@ -61,16 +59,25 @@ def table_of(points: Sequence[Point], told: dict[str, dict[str, float]]) -> str:
 
     body = [[name, *(f"{value:.2f}" for value in [*j.values()][:-1]), f"{j['chance']:.4f}"]
             for name, j in told.items()]  # fmt: skip
-    head = ["predictor", "R²", "R² elsewhere", "rank elsewhere", "rank within a shift", "p"]
+    head = [
+        "predictor",
+        "R²",
+        "R² of new domains",
+        "R² elsewhere",
+        "rank elsewhere",
+        "rank within a shift",
+        "p",
+    ]
     text = tabulate(body, head, tablefmt="github", disable_numparse=True,
-                    colalign=["left"] + ["right"] * 5)  # fmt: skip
+                    colalign=["left"] + ["right"] * 6)  # fmt: skip
     sets = sorted({point.dataset for point in points})
     shifts = len({(point.dataset, point.shift) for point in points})
     return (
         f"{text}\n\n"
         f"Of the logit of target accuracy, least squares over {len(points)} cells: {shifts} shifts "
         f"of {len(sets)} datasets ({', '.join(sets)}) under their augmentations. *R²*: of a fit to "
-        "all; *elsewhere*: each dataset predicted by a fit to the others (below 0: worse than the "
+        "all; *of new domains*: each pair of domains predicted by a fit to all other pairs; "
+        "*elsewhere*: each dataset predicted by a fit to the others (below 0: worse than the "
         "overall mean); *rank*: Spearman's correlation of that prediction with accuracy, over all "
         "cells, and over the augmentations of a shift, mean over shifts; *p*: share of 2,000 "
         "permutations within datasets whose R² is as high.\n"

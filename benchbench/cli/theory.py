@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchbench.cli.bench import table
-from benchbench.terms import BadInput
+from benchbench.cli.options import writable, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,20 +87,8 @@ def theory(
         from benchbench.diagnose.theory_plots import write_pictures
 
         write_pictures(out, setting, points)
-        (out / "theory.json").write_text(told + "\n")
+        written(out / "theory.json", told + "\n")
     click.echo(told if as_json else report(figures, cells, points))
-
-
-def writable(folder: Path) -> None:
-    """Make the folder. BadInput if nothing can be written there."""
-    from tempfile import TemporaryFile
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise BadInput(f"--out {folder} cannot be written: {error.strerror}") from error
 
 
 def spectrum_of(blocks: Blocks) -> list[dict[str, Any]]:

@@ -57,6 +57,7 @@ class Judged:
     """How well something predicts the logit of target accuracy."""
 
     inside: float  # R², of the fit to all points
+    pairs: float  # R², each pair of domains predicted by a fit to all other pairs
     elsewhere: float  # R², each dataset predicted by a fit to the others
     rank: float  # Spearman's correlation of those predictions with accuracy
     within: float  # the same within a shift, over augmentations; mean over shifts
@@ -103,8 +104,10 @@ def judge(points: Sequence[Point], names: Sequence[str]) -> Judged:
     shifts = sorted({(point.dataset, point.shift) for point in points})
     inner = [np.flatnonzero([(p.dataset, p.shift) == shift for p in points]) for shift in shifts]
     ranks = [rank_correlation(there[i], y[i]) for i in inner if len(i) > 2]
+    pairs = [f"{p.dataset} {sorted(domains_of(p.shift))}" for p in points]
     return Judged(
         inside,
+        r_squared(y, held_out(points, names, pairs)),
         r_squared(y, there),
         rank_correlation(there, y),
         mean(ranks) if ranks else float("nan"),
@@ -114,10 +117,15 @@ def judge(points: Sequence[Point], names: Sequence[str]) -> Judged:
 
 def elsewhere(points: Sequence[Point], names: Sequence[str]) -> np.ndarray:
     """Predicted logits, each by a fit to all other datasets."""
+    return held_out(points, names, [point.dataset for point in points])
+
+
+def held_out(points: Sequence[Point], names: Sequence[str], groups: Sequence[str]) -> np.ndarray:
+    """Predicted logits, each by a fit to the points of all other groups."""
     told = np.zeros(len(points))
-    for dataset in datasets(points):
-        others = [point for point in points if point.dataset != dataset]
-        mine = [i for i, point in enumerate(points) if point.dataset == dataset]
+    for group in sorted(set(groups)):
+        others = [point for point, its in zip(points, groups, strict=True) if its != group]
+        mine = [i for i, its in enumerate(groups) if its == group]
         told[mine] = design([points[i] for i in mine], names) @ weights(others, names)
     return told
 

@@ -36,7 +36,7 @@ class Effort:
     """What an estimate may cost."""
 
     steps: int = 300
-    rows: int = 16  # of every node in a step; of `shared`, at most 256 in all
+    rows: int = 32  # of every node in a step; of `shared` half of it, and at most 256 in all
     lr: float = 4e-3
     test_rows: int = 100  # of every node, at most
     views: int = 4  # of each of them
@@ -157,7 +157,7 @@ def tells_all(subject: Subject) -> nn.Module:
         scores = [tried(network, subject.views_of(node, VAL)) for node in subject.nodes]
         return torch.stack([taken_for(i, s).nanmean() for i, s in enumerate(scores)]).mean()[None]
 
-    rows = max(1, min(subject.effort.rows, 256 // count))
+    rows = max(1, min(subject.effort.rows // 2, 256 // count))
     fit([network], Tell(None), network, subject, rows, error)
     return network
 

@@ -8,10 +8,15 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from benchbench.diagnose.fit import PREDICTORS, Point, datasets, elsewhere, expit
+from benchbench.record import Record
 
 # Okabe and Ito's colours, which colour-blind people tell apart
 BLUE, SKY, ORANGE, GREEN, PURPLE = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#CC79A7"
 BLACK, GREY = "#000000", "#777777"
+SEPARATION = {
+    "domain_accuracy_within": "accuracy of a linear probe for the domain, within a class",
+    "mmd_squared": "MMD² between source and target features",
+}
 LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (SKY, "v"), (BLACK, "x"))
 
 
@@ -31,6 +36,32 @@ def svg(figure: Figure) -> str:
     text = StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
+
+
+def separation(records: Sequence[Record]) -> str:
+    """How far features tell the domains of a shift apart, and the target accuracy, by method."""
+    known = [r for r in records if r.diagnostics and r.diagnostics.mmd_squared is not None]
+    methods = sorted({record.method for record in known})
+    with one_style():
+        figure = Figure(figsize=(9.2, 4.6), layout="constrained")
+        for axes, name in zip(figure.subplots(1, 2, sharey=True), SEPARATION, strict=True):
+            for number, method in enumerate(methods):
+                mine = [record for record in known if record.method == method]
+                colour, marker = LOOKS[number % len(LOOKS)]
+                axes.scatter(
+                    [getattr(record.diagnostics, name) for record in mine],
+                    [100 * (record.value("target") or 0) for record in mine],
+                    color=colour,
+                    marker=marker,
+                    s=22,
+                    alpha=0.75,
+                    linewidths=0 if marker != "x" else 1,
+                    label=method,
+                )
+            axes.set(xlabel=SEPARATION[name], ylim=(0, 100))
+        figure.axes[0].set_ylabel("target accuracy, %")
+        figure.axes[0].legend(loc="upper left", frameon=False, fontsize=8)
+        return svg(figure)
 
 
 def predicted(points: Sequence[Point], names: Sequence[str] = ("connectivity",)) -> str:

@@ -131,23 +131,7 @@ def by_optuna(steps: Sequence[Step], seed: int) -> Generator[Drawn, float, None]
         raise BadInput(
             "--sampler optuna needs the package optuna: pip install 'benchbench-shift[search]'"
         ) from None
-    from optuna.distributions import (
-        BaseDistribution,
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
-
-    ranges: dict[str, BaseDistribution] = {}
-    for step in steps:
-        ranges[step.name] = CategoricalDistribution((0, 1))
-        for options in step.ranges:
-            low, high = options.low, options.high
-            ranges[step.place(options)] = (
-                IntDistribution(int(low), int(high))
-                if options.whole
-                else FloatDistribution(low, high, step=GRAIN)
-            )
+    ranges = distributions_of(steps)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tpe = optuna.samplers.TPESampler(
         n_startup_trials=STARTUP, seed=derive_seed(seed, "tpe") % 2**32
@@ -159,6 +143,23 @@ def by_optuna(steps: Sequence[Step], seed: int) -> Generator[Drawn, float, None]
         trial = study.ask(ranges)
         score = yield trial.params
         study.tell(trial, score)
+
+
+def distributions_of(steps: Sequence[Step]) -> dict[str, Any]:
+    """Optuna's, of everything that is drawn."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, Any] = {}
+    for step in steps:
+        found[step.name] = CategoricalDistribution((0, 1))
+        for options in step.ranges:
+            low, high = options.low, options.high
+            found[step.place(options)] = (
+                IntDistribution(int(low), int(high))
+                if options.whole
+                else FloatDistribution(low, high, step=GRAIN)
+            )
+    return found
 
 
 SAMPLERS: dict[Sampler, Callable[[Sequence[Step], int], Generator[Drawn, float, None]]] = {
