@@ -244,7 +244,7 @@ def of_noise():
 
 
 def is_chance(estimate):
-    assert estimate.low < 0.5 < estimate.high and estimate.high - estimate.low < 0.15
+    assert estimate.low < 0.5 < estimate.high and estimate.high - estimate.low < 0.2
 
 
 def resampled_before_the_split(node, seed):
