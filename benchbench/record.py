@@ -2,15 +2,17 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchbench.terms import BadInput, Optimizer, Precision
 
 SCHEMA_VERSION: Literal[1] = 1
+Told = TypeVar("Told")
 Status = Literal["scored", "diverged", "oom", "failed"]
 
 
@@ -245,12 +247,17 @@ def file_stem(method: str, shift: str, seed: int, cell_id: str) -> str:
 
 def read_record(path: Path) -> Record:
     """BadInput if the file is no record, or says something a record cannot say."""
+    return read_strictly(path, Record.model_validate_json, "is not a record")
+
+
+def read_strictly(path: Path, validate: Callable[[bytes], Told], fault: str) -> Told:
+    """What a JSON file says. BadInput names the first place that it cannot say, and the fault."""
     try:
-        return Record.model_validate_json(path.read_bytes())
+        return validate(path.read_bytes())
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"])) or "the file"
-        raise BadInput(f"{path} is not a record: {place}: {fault['msg']}") from None
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise BadInput(f"{path} {fault}: {place}: {first['msg']}") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
 

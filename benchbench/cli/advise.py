@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from benchbench.cli.connectivity import make_meter
-from benchbench.cli.options import data_option, device_option, plugin_options, store_option, written
+from benchbench.cli.meter import Measuring, meter_options
+from benchbench.cli.options import plugin_options, written
 from benchbench.terms import BadInput
 
 if TYPE_CHECKING:
@@ -61,9 +61,6 @@ OF_TEXTS = ("token_dropout", "span", "synonyms", "span | synonyms")
     show_default=True,
     help="source: no target label is read; given: those that the data have make it exacter.",
 )
-@click.option("--encoder", help="As in diagnose connectivity.")
-@click.option("--steps", default=300, show_default=True, type=click.IntRange(min=1))
-@click.option("--seed", default=0, show_default=True)
 @click.option(
     "--out",
     "-o",
@@ -73,9 +70,7 @@ OF_TEXTS = ("token_dropout", "span", "synonyms", "span | synonyms")
     help="The page.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
-@store_option
-@data_option
-@device_option
+@meter_options
 def advise(
     dataset: str,
     sources: tuple[str, ...],
@@ -83,14 +78,9 @@ def advise(
     augmentations: tuple[str, ...],
     goal: float,
     labels: Labels,
-    encoder: str | None,
-    steps: int,
-    seed: int,
     out: Path,
     as_json: bool,
-    store: Path,
-    data: Path,
-    device: str,
+    measuring: Measuring,
 ) -> None:
     """Will a classifier of the source work on a new domain, or must it be labelled?
 
@@ -103,7 +93,7 @@ def advise(
 
     if not out.parent.is_dir():
         raise BadInput(f"--out {out}: there is no folder {out.parent}")
-    text, meter = make_meter(dataset, store, data, device, encoder, steps, seed)
+    text, meter = measuring.meter(dataset)
     pack = meter.pack
     found = advised(
         meter,

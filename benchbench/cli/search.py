@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from benchbench.cli.connectivity import make_meter
-from benchbench.cli.options import data_option, device_option, plugin_options, store_option
+from benchbench.cli.meter import Measuring, meter_options
+from benchbench.cli.options import plugin_options
 
 if TYPE_CHECKING:
     from benchbench.diagnose.search import Sampler, Trial
@@ -32,30 +31,16 @@ if TYPE_CHECKING:
     help="Of these augmentations only; others than those with known ranges keep their defaults. "
     "Leave out what changes the class, such as horizontal_flip of digits.",
 )
-@click.option(
-    "--encoder", help="What is trained: small_cnn(width=16), of texts transformer, if not said."
-)
-@click.option(
-    "--steps", default=300, show_default=True, type=click.IntRange(min=1), help="Of each training."
-)
-@click.option("--seed", default=0, show_default=True, help="Of compositions and networks.")
 @click.option("--format", "form", type=click.Choice(["markdown", "json"]), default="markdown")
-@store_option
-@data_option
-@device_option
+@meter_options
 def search(
     dataset: str,
     shift: str,
     trials: int,
     sampler: Sampler,
     among: str | None,
-    encoder: str | None,
-    steps: int,
-    seed: int,
     form: str,
-    store: Path,
-    data: Path,
-    device: str,
+    measuring: Measuring,
 ) -> None:
     """Compose augmentations that connect the domains of DATASET, without target labels.
 
@@ -70,7 +55,7 @@ def search(
     def watch(which: str, trial: Trial) -> None:
         click.echo(f"{which}: {trial.score:.2f}  {trial.augmentation}", err=True)
 
-    text, meter = make_meter(dataset, store, data, device, encoder, steps, seed)
+    text, meter = measuring.meter(dataset)
     wanted = Shift.parse(shift, meter.pack.domain_names)
     names = [name.strip() for name in among.split(",")] if among else ()
     space = steps_for(meter.catalog, meter.pack.task, names)

@@ -6,14 +6,14 @@ from math import exp
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from tabulate import tabulate
 
 from benchbench.diagnose.connectivity import KINDS, Connectivity, Estimate
 from benchbench.diagnose.measure import Estimator, Measured, Meter
-from benchbench.record import Part
+from benchbench.record import Part, read_strictly
 from benchbench.suite import Shift
-from benchbench.terms import BadInput, Precision
+from benchbench.terms import Precision
 
 
 class EstimateTold(Part):
@@ -119,14 +119,7 @@ EVERY = TypeAdapter(tuple[ConnectivityTold, ...])
 
 def read_told(path: Path) -> tuple[ConnectivityTold, ...]:
     """What a file written by `benchbench diagnose connectivity --format json` says."""
-    try:
-        return EVERY.validate_json(path.read_bytes())
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"])) or "the file"
-        raise BadInput(f"{path} does not hold connectivity: {place}: {fault['msg']}") from None
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+    return read_strictly(path, EVERY.validate_json, "does not hold connectivity")
 
 
 def rendered(found: Sequence[ConnectivityTold], form: str) -> str:
