@@ -173,6 +173,7 @@ def test_errors_are_the_same_on_a_gpu_wherever_the_rows_lie(estimator, place):
     close(found_by(estimator, subject), truth, subject.nodes, 0.025)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["fast", "faithful"])
 def test_more_noise_connects_more(estimator):
     found = []
@@ -656,6 +657,7 @@ def test_given_labels_stand_for_those_of_the_data(meter):
     assert len(measured.nodes) == 6 and found == meter.of("noise", shift("left > right"))[1]
 
 
+@pytest.mark.slow
 def test_bars_in_grey_are_told_apart_and_domains_too(meter):
     meter = replace(meter, effort=Effort(60, lr=0.02))
     _, found = meter.of("none", shift("left > right"))

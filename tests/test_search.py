@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -187,7 +188,7 @@ class Stopped(Exception):
     """The process dies here."""
 
 
-@pytest.mark.parametrize("sampler", ["random", "optuna"])
+@pytest.mark.parametrize("sampler", [pytest.param("random", marks=pytest.mark.slow), "optuna"])
 def test_a_search_that_was_stopped_goes_on_and_trains_only_the_rest(
     pack, meter_of, trained, sampler
 ):
@@ -214,6 +215,7 @@ def test_a_search_that_was_stopped_goes_on_and_trains_only_the_rest(
     assert seen == [name for name, _ in told(again)]
 
 
+@pytest.mark.slow
 def test_the_samplers_begin_alike_and_a_seed_decides(pack, meter_of):
     first = searched(meter_of(pack), 1, "random")
     assert told(first) == told(searched(meter_of(pack), 1, "optuna"))
@@ -252,12 +254,8 @@ def test_without_optuna_one_sentence_says_how_to_get_it(pack, meter_of, monkeypa
 @pytest.mark.parametrize(
     ("sampler", "seed"),
     [
-        ("optuna", 0),
-        *(
-            pytest.param(sampler, seed, marks=pytest.mark.slow)
-            for sampler in ("optuna", "random")
-            for seed in (1, 2, 3)
-        ),
+        pytest.param(sampler, seed, marks=pytest.mark.slow)
+        for sampler, seed in [("optuna", 0), *product(("optuna", "random"), (1, 2, 3))]
     ],
 )
 def test_the_augmentation_that_connects_is_found_and_beats_the_usual(pack, meter_of, sampler, seed):

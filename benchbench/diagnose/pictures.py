@@ -17,7 +17,8 @@ SEPARATION = {
     "domain_accuracy_within": "accuracy of a linear probe for the domain, within a class",
     "mmd_squared": "MMD² between source and target features",
 }
-LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (SKY, "v"), (BLACK, "x"))
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, BLACK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "*", "<", ">", "X", "d")  # another number than of colours
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def separation(records: Sequence[Record]) -> str:
         for axes, name in zip(figure.subplots(1, 2, sharey=True), SEPARATION, strict=True):
             for number, method in enumerate(methods):
                 mine = [record for record in known if record.method == method]
-                colour, marker = LOOKS[number % len(LOOKS)]
+                colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
                 axes.scatter(
                     [getattr(record.diagnostics, name) for record in mine],
                     [100 * (record.value("target") or 0) for record in mine],
@@ -55,7 +56,7 @@ def separation(records: Sequence[Record]) -> str:
                     marker=marker,
                     s=22,
                     alpha=0.75,
-                    linewidths=0 if marker != "x" else 1,
+                    linewidths=0,
                     label=method,
                 )
             axes.set(xlabel=SEPARATION[name], ylim=(0, 100))
@@ -71,7 +72,7 @@ def predicted(points: Sequence[Point], names: Sequence[str] = ("connectivity",))
         every = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
         for axes, name in zip(every, names, strict=True):
             told = elsewhere(points, PREDICTORS[name])
-            for dataset, (colour, marker) in zip(datasets(points), LOOKS, strict=False):
+            for dataset, colour, marker in zip(datasets(points), COLOURS, MARKERS, strict=False):
                 mine = [i for i, point in enumerate(points) if point.dataset == dataset]
                 axes.scatter(
                     [100 * expit(told[i]) for i in mine],
