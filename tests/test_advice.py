@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from benchbench.store import Store
 from benchbench.suite import Shift, Suite
 
 NAMES = PREDICTORS["connectivity"]
+BOARDS = Path(__file__).parent.parent / "leaderboards" / "connectivity"
 
 
 def points(count=90, noise=0.3, seed=0):
@@ -83,19 +85,23 @@ def test_the_shipped_points_have_what_advice_predicts_from():
     assert json.loads(fit.as_json(shipped)) == json.loads(fit.SHIPPED.read_text())
 
 
-def test_points_join_records_with_connectivity_of_either_direction(plan_of, tmp_path):
-    text = fit.SHIPPED.parent.parent.parent / "leaderboards/connectivity/digits/suite.toml"
-    if not (text.parent / "connectivity.json").exists():
-        pytest.skip("the board is not there")
-    found = fit.points_of(text.parent)
-    suite = Suite.read(str(text))
-    shifts = {(p.shift, p.augmentation) for p in found}
-    assert len(shifts) == len(found) and len({s for s, _ in shifts}) == 6
+def test_points_join_records_with_connectivity_of_either_direction():
+    found = fit.points_of(BOARDS / "digits")
     by_way = {(p.shift, p.augmentation): p.values["log α/γ"] for p in found}
+    assert len(by_way) == len(found) == 42
     for (shift, augmentation), value in by_way.items():
         a, b = shift.split(" > ")
         assert by_way[f"{b} > {a}", augmentation] == value
-    assert {p.dataset for p in found} == {suite.name}
+
+
+def test_what_is_shipped_and_said_is_what_the_boards_say():
+    folders = [str(BOARDS / name) for name in ("digits", "mnist", "aerial")]
+    points = [p for folder in folders for p in fit.points_of(Path(folder))]
+    assert fit.as_json(points) == fit.SHIPPED.read_text(encoding="utf-8")
+    told = CliRunner().invoke(main, ["diagnose", "prediction", *folders]).stdout
+    page = (BOARDS.parent.parent / "docs" / "why.md").read_text(encoding="utf-8")
+    for line in told.partition("\n\n")[0].splitlines():
+        assert line in page
 
 
 @pytest.mark.parametrize(("accuracy", "goal"), [(0.9, 0.7), (0.6, 0.75), (0.5, 0.95)])
@@ -223,15 +229,16 @@ def test_the_suite_on_the_page_is_one(meter, tmp_path):
     meter.catalog.resolve("encoder", cell.method.encoder)
 
 
-def test_pairs_are_of_the_class_and_their_views_the_closest(meter):
-    found = advise(meter, "tiny", ["left"], ["right"], ["noise"], goal=0.8, labels="given")
+@pytest.mark.parametrize(("source", "target"), [("left", "right"), ("right", "left")])
+def test_pairs_are_of_the_class_and_of_source_and_target(meter, source, target):
+    found = advise(meter, "tiny", [source], [target], ["noise"], goal=0.8, labels="given")
     pack, names = meter.pack, meter.pack.domain_names
     pairs = [(one.name, pair) for one in found.targets[0].classes
              for pair in (*one.connects, *one.separates)]  # fmt: skip
     assert pairs
     for name, pair in pairs:
-        assert names[pack.domains[pair.source]] == "left"
-        assert names[pack.domains[pair.target]] == "right"
+        assert names[pack.domains[pair.source]] == source
+        assert names[pack.domains[pair.target]] == target
         assert {pack.class_names[pack.labels[row]] for row in (pair.source, pair.target)} == {name}
 
 

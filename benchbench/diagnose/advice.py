@@ -172,7 +172,7 @@ def advise_on(
         verdict_of(best, goal),
         labels_to_settle(best.accuracy, goal),
         pseudo.agreement,
-        classes_of(meter, *nodes),
+        classes_of(meter, pack.domain_names.index(target), *nodes),
         nodes[0].left_out,
     )
 
@@ -205,12 +205,15 @@ def labels_to_settle(accuracy: float, goal: float) -> int:
     return max(30, ceil(1.96**2 * accuracy * (1 - accuracy) / gap**2))
 
 
-def classes_of(meter: Meter, measured: Measured, result: Connectivity) -> tuple[ClassAdvice, ...]:
+def classes_of(
+    meter: Meter, target: int, measured: Measured, result: Connectivity
+) -> tuple[ClassAdvice, ...]:
     """Every class, the least connected first, with pairs of rows that show it."""
     advice = []
     for label, (alpha, gamma) in result.of_class.items():
-        sides = [i for i, node in enumerate(measured.nodes) if node.label == label]
-        rows = sum(len(measured.mistakes.rows[i]) for i in sides)
+        mine = [i for i, node in enumerate(measured.nodes) if node.label == label]
+        rows = sum(len(measured.mistakes.rows[i]) for i in mine)
+        sides = sorted(mine, key=lambda i: measured.nodes[i].domain == target)
         ratio = (alpha * rows + 0.5) / (gamma * rows + 0.5)
         connects, separates = (
             closest_pairs(meter, measured, sides, connected=connected)
@@ -225,6 +228,7 @@ def closest_pairs(
 ) -> tuple[Pair, ...]:
     """Pairs of a class in two domains whose views come closest, and these views.
 
+    ``sides`` are its nodes, those of the source first and that of the target last.
     From the rows that are most often taken for the other domain's, or least often. None of texts.
     """
     if meter.pack.vocabulary or len(sides) < 2:

@@ -78,7 +78,11 @@ class Fit:
         if len({point.dataset for point in points}) < 2:
             raise BadInput("a fit needs points of two datasets at least, to be judged by the other")
         missed = np.abs(outcomes(points) - elsewhere(points, names))
-        return cls(tuple(names), tuple(weights(points, names)), float(np.quantile(missed, COVERED)))
+        return cls(
+            tuple(names),
+            tuple(weights(points, names).tolist()),
+            float(np.quantile(missed, COVERED)),
+        )
 
     def accuracy(self, values: Mapping[str, float]) -> tuple[float, float, float]:
         """What it predicts, and the ends of the interval, all in (0, 1)."""

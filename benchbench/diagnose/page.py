@@ -53,6 +53,7 @@ def page(advice: Advice, pack: Pack) -> str:
         shown=shown,
         pictures=lambda pair: pictures(pair, pack),
         suite=lambda item: suite(advice, item),
+        classes=len(pack.class_names),
         poor=POOR,
         views=VIEWS,
         version=version("benchbench-shift"),
