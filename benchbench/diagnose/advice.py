@@ -86,7 +86,7 @@ class TargetAdvice:
 
     @property
     def poor(self) -> tuple[ClassAdvice, ...]:
-        """Classes that are taken for others of the other domain as often as for themselves."""
+        """Classes that meet others across the domains nearly as often as themselves."""
         return tuple(item for item in self.classes if item.ratio < POOR)
 
 
