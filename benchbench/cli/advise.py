@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from benchbench.cli.meter import Measuring, meter_options
-from benchbench.cli.options import plugin_options, written
+from benchbench.cli.options import plugin_options, writable, written
 from benchbench.terms import BadInput
 
 if TYPE_CHECKING:
     from benchbench.data.pack import Pack
     from benchbench.diagnose.advice import Labels
+    from benchbench.diagnose.measure import Meter
 
 CROPS = "random_resized_crop(scale=(0.3, 1.0))"
 COLOURS = "color_jitter | greyscale | gaussian_blur"
@@ -45,7 +46,7 @@ OF_TEXTS = ("token_dropout", "span", "synonyms", "span | synonyms")
     "augmentations",
     multiple=True,
     metavar="'A | B(key=value)'",
-    help="A candidate. May be repeated; seven usual ones if it is not said.",
+    help="A candidate. May be repeated; the usual ones if it is not said.",
 )
 @click.option(
     "--goal",
@@ -93,6 +94,7 @@ def advise(
 
     if not out.parent.is_dir():
         raise BadInput(f"--out {out}: there is no folder {out.parent}")
+    writable(out.parent)
     text, meter = measuring.meter(dataset)
     pack = meter.pack
     found = advised(
@@ -100,7 +102,7 @@ def advise(
         text,
         sources,
         targets or others(pack, sources),
-        augmentations or (OF_TEXTS if pack.vocabulary else TRIED),
+        augmentations or usual(meter),
         goal=goal,
         labels=labels,
     )
@@ -119,3 +121,19 @@ def advise(
 
 def others(pack: Pack, sources: tuple[str, ...]) -> list[str]:
     return [name for name in pack.domain_names if name not in sources]
+
+
+def usual(meter: Meter) -> list[str]:
+    """Of the usual candidates, those that can be built for the data.
+
+    Colours, say, want one channel or three. BadInput if there is none.
+    """
+    from benchbench.diagnose.space import fits
+    from benchbench.spelling import split_pipeline
+
+    catalog, task = meter.catalog, meter.pack.task
+    every = OF_TEXTS if meter.pack.vocabulary else TRIED
+    found = [a for a in every if all(fits(catalog, task, step) for step in split_pipeline(a))]
+    if not found:
+        raise BadInput("none of the usual augmentations is for such data; say --augmentation")
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,16 @@ def prediction(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> No
         names = [name for name in SHOWN if name in told]
         written(out / "prediction.svg", predicted(points, names))
         written(out / "fit.json", as_text(points))
-    click.echo(json.dumps(told, indent=1) if as_json else table_of(points, told), nl=as_json)
+    click.echo(as_strict_json(told) if as_json else table_of(points, told), nl=as_json)
+
+
+def as_strict_json(told: dict[str, dict[str, float]]) -> str:
+    """With null for what cannot be said, as of a rank within shifts of one augmentation each."""
+    fields = {
+        name: {key: None if isnan(value) else value for key, value in judged.items()}
+        for name, judged in told.items()
+    }
+    return json.dumps(fields, indent=1, allow_nan=False)
 
 
 def table_of(points: Sequence[Point], told: dict[str, dict[str, float]]) -> str:

@@ -24,6 +24,7 @@ Labels = Literal["source", "given"]
 Verdict = Literal["transfers", "borderline", "label this domain"]
 PREDICTOR = "connectivity"
 LEAST_GAP = 0.05  # between predicted accuracy and goal: a smaller one is not worth settling
+FITTED = (7, 10)  # least and most classes of the datasets of the shipped fit
 POOR = 1.5  # α/γ of a class below which it counts as poorly connected
 SHOWN_PAIRS = 3  # of a class,
 CANDIDATES, VIEWS = 20, 12  # out of so many rows of each side, and views of each
@@ -127,13 +128,19 @@ def advise(
     """Measure connectivity of every target under every augmentation, and say what follows.
 
     With ``labels`` "source", no target label is read: classes of the target are those on which two
-    classifiers of the source agree. BadInput if a domain is unknown, or "given" labels are not.
+    classifiers of the source agree. What is named twice counts once. BadInput, before anything is
+    measured, if a domain is unknown or an augmentation cannot be built; and if "given" labels are
+    not.
     """
     fit = Fit.to(shipped(), PREDICTORS[PREDICTOR])
-    found = []
-    for target in targets:
-        shift = Shift.parse(f"{' + '.join(sources)} > {target}", meter.pack.domain_names)
-        found.append(advise_on(meter, dataset, shift, augmentations, fit, goal, labels))
+    candidates = list(dict.fromkeys(augmentations))
+    for text in candidates:
+        build_augmentation(meter.steps(text), meter.pack.task)
+    shifts = [
+        Shift.parse(f"{' + '.join(sources)} > {target}", meter.pack.domain_names)
+        for target in dict.fromkeys(targets)
+    ]
+    found = [advise_on(meter, dataset, s, candidates, fit, goal, labels) for s in shifts]
     return Advice(dataset, tuple(sources), goal, labels, tuple(found))
 
 
@@ -199,10 +206,12 @@ def verdict_of(best: Option, goal: float) -> Verdict:
 def labels_to_settle(accuracy: float, goal: float) -> int:
     """Test labels whose 95 % interval would exclude the goal, were the prediction true.
 
-    n = 1.96² p (1 − p) / (p − goal)², at least 30.
+    In four of five draws of them, by the normal approximation (Cohen 1988, chapter 6):
+    n = (1.96 + 0.84)² p (1 − p) / (p − goal)², at least 30. With 1.96 alone it would be in one of
+    two. A gap below ``LEAST_GAP`` is taken for that.
     """
     gap = max(abs(accuracy - goal), LEAST_GAP)
-    return max(30, ceil(1.96**2 * accuracy * (1 - accuracy) / gap**2))
+    return max(30, ceil((1.96 + 0.84) ** 2 * accuracy * (1 - accuracy) / gap**2))
 
 
 def classes_of(
@@ -226,10 +235,11 @@ def classes_of(
 def closest_pairs(
     meter: Meter, measured: Measured, sides: Sequence[int], *, connected: bool
 ) -> tuple[Pair, ...]:
-    """Pairs of a class in two domains whose views come closest, and these views.
+    """Pairs of a class in two domains, and of each the views that come closest.
 
-    ``sides`` are its nodes, those of the source first and that of the target last.
-    From the rows that are most often taken for the other domain's, or least often. None of texts.
+    ``sides`` are its nodes, those of the source first and that of the target last. If ``connected``
+    the pairs that come closest, from the rows that are most often taken for the other domain's;
+    else those that stay farthest apart, from the rows that are least often. None of texts.
     """
     if meter.pack.vocabulary or len(sides) < 2:
         return ()
@@ -253,10 +263,11 @@ def closest_pairs(
         .unflatten(2, views_b.shape[:2])
     )
     nearest = apart.permute(0, 2, 1, 3).flatten(2).min(2)  # [rows of a, rows of b]
-    pairs, distance = [], nearest.values.clone()
+    pairs, distance = [], nearest.values if connected else -nearest.values
     for _ in range(min(SHOWN_PAIRS, *distance.shape)):
         i, j = divmod(int(distance.argmin()), distance.shape[1])
         view_a, view_b = divmod(int(nearest.indices[i, j]), VIEWS)
-        pairs.append(Pair(int(a[i]), int(b[j]), views_a[i, view_a], views_b[j, view_b]))
+        views = views_a[i, view_a].clone(), views_b[j, view_b].clone()  # not all views are kept
+        pairs.append(Pair(int(a[i]), int(b[j]), *views))
         distance[i], distance[:, j] = torch.inf, torch.inf
     return tuple(pairs)

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from benchbench.board import read_folder
+from benchbench.diagnose.connectivity import Connectivity
 from benchbench.diagnose.report import ConnectivityTold, read_told
 from benchbench.record import Record
 from benchbench.terms import BadInput, derive_seed
@@ -75,8 +76,6 @@ class Fit:
     @classmethod
     def to(cls, points: Sequence[Point], names: Sequence[str]) -> "Fit":
         """BadInput if there are fewer than two datasets to judge it by."""
-        if len({point.dataset for point in points}) < 2:
-            raise BadInput("a fit needs points of two datasets at least, to be judged by the other")
         missed = np.abs(outcomes(points) - elsewhere(points, names))
         return cls(
             tuple(names),
@@ -93,7 +92,7 @@ class Fit:
 
 
 def judge(points: Sequence[Point], names: Sequence[str]) -> Judged:
-    """Of predictors by name; every point has them."""
+    """Of predictors by name; every point has them. BadInput if all are of one dataset."""
     y, there = outcomes(points), elsewhere(points, names)
     inside = r_squared(y, design(points, names) @ weights(points, names))
     generator = np.random.default_rng(derive_seed(0, "permutations"))
@@ -120,7 +119,9 @@ def judge(points: Sequence[Point], names: Sequence[str]) -> Judged:
 
 
 def elsewhere(points: Sequence[Point], names: Sequence[str]) -> np.ndarray:
-    """Predicted logits, each by a fit to all other datasets."""
+    """Predicted logits, each by a fit to all other datasets; BadInput if there is no other."""
+    if len(datasets(points)) < 2:
+        raise BadInput("a fit needs points of two datasets at least, to be judged by the other")
     return held_out(points, names, [point.dataset for point in points])
 
 
@@ -183,7 +184,8 @@ def points_of(folder: Path) -> list[Point]:
     cells: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         stages = record.spec.chain
-        if record.status == "scored" and len(stages) == 1 and not stages[0].reads:
+        linear = record.spec.readout.partition("(")[0] == "linear"
+        if record.status == "scored" and linear and len(stages) == 1 and not stages[0].reads:
             cells.setdefault((record.shift, stages[0].augmentation), []).append(record)
     points = []
     for (shift, augmentation), mine in cells.items():
@@ -210,7 +212,7 @@ def point_of(dataset: str, told: ConnectivityTold, shift: str, records: Sequence
     return Point(dataset, shift, told.augmentation, target, len(records), values)
 
 
-def values_of(told: ConnectivityTold) -> dict[str, float]:
+def values_of(told: ConnectivityTold | Connectivity) -> dict[str, float]:
     """What connectivity alone says."""
     first, second = told.log_ratios
     values = {"log α/γ": first, "log β/γ": second}

@@ -14,7 +14,16 @@ from torch import Tensor
 from benchbench.contracts import as_read
 from benchbench.data.inspect import picture
 from benchbench.data.pack import Pack
-from benchbench.diagnose.advice import POOR, VIEWS, Advice, ClassAdvice, Pair, TargetAdvice
+from benchbench.diagnose.advice import (
+    FITTED,
+    LEAST_GAP,
+    POOR,
+    VIEWS,
+    Advice,
+    ClassAdvice,
+    Pair,
+    TargetAdvice,
+)
 from benchbench.spelling import parse, split_pipeline
 
 TEMPLATE = files("benchbench") / "diagnose" / "advice.html"
@@ -54,6 +63,8 @@ def page(advice: Advice, pack: Pack) -> str:
         pictures=lambda pair: pictures(pair, pack),
         suite=lambda item: suite(advice, item),
         classes=len(pack.class_names),
+        fitted=FITTED,
+        least_gap=LEAST_GAP,
         poor=POOR,
         views=VIEWS,
         version=version("benchbench-shift"),
@@ -117,7 +128,8 @@ def as_json(advice: Advice) -> str:
             }
             for one in item.classes
         ]
-        targets.append(fields | {"options": options, "classes": classes})
+        poor = [one.name for one in item.poor]
+        targets.append(fields | {"options": options, "poor": poor, "classes": classes})
     whole = {
         "dataset": advice.dataset,
         "sources": advice.sources,

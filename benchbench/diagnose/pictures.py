@@ -72,7 +72,8 @@ def predicted(points: Sequence[Point], names: Sequence[str] = ("connectivity",))
         every = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
         for axes, name in zip(every, names, strict=True):
             told = elsewhere(points, PREDICTORS[name])
-            for dataset, colour, marker in zip(datasets(points), COLOURS, MARKERS, strict=False):
+            for number, dataset in enumerate(datasets(points)):
+                colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
                 mine = [i for i, point in enumerate(points) if point.dataset == dataset]
                 axes.scatter(
                     [100 * expit(told[i]) for i in mine],

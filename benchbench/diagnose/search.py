@@ -3,19 +3,13 @@
 Nothing is read of the target but its rows. Its labels are those that two classifiers of the source
 agree on, made once for the shift, so that all trials are measured by the same.
 
-A trial's score is min(log α/γ, log β/γ) (Shen et al. 2022, arXiv:2204.00570), with ``FLOOR`` added
-to each error. Without it the search finds augmentations that do next to nothing: where almost no
-view is taken for another node's, α = 0.004 over γ = 0.001 is a high ratio, but a connection of four
-views in a thousand that no pre-training of ordinary length meets often enough, and that a test of
-some hundred rows hardly measures. With it, both ends score 0: an augmentation that keeps
-everything (all errors far below the floor) and one that destroys everything (all errors ½). Large
-errors are changed little. In between, the score is low if domains are not connected (α ≈ γ) and if
-they are merged, so that nothing of the domain is left (β ≈ γ).
+A trial's score is the target accuracy that `fit` predicts from log(α/γ) and log(β/γ) (Shen et al.
+2022, arXiv:2204.00570): what `advise` ranks augmentations by.
 
-Where every trial is below 0, one that destroys everything would still be best. So source classes,
-whose labels are known, must stay visible: where they are taken for each other with an error above
-``MOST_MISTAKEN``, half way to chance, the score is the negative of this error or less, and the
-trial ranks behind all others.
+An augmentation that destroys everything has ratios of 1, which may be the best of a poor lot. So
+source classes, whose labels are known, must stay visible: where they are taken for each other with
+an error above ``MOST_MISTAKEN``, half way to chance, the score is the negative of this error, and
+the trial ranks behind all others.
 """
 
 import json
@@ -23,12 +17,13 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from math import exp, log
+from math import exp
 from typing import Any, Literal
 
 from tabulate import tabulate
 
 from benchbench.diagnose.connectivity import Connectivity, Errors
+from benchbench.diagnose.fit import PREDICTORS, Fit, shipped, values_of
 from benchbench.diagnose.measure import Meter
 from benchbench.diagnose.pseudo import pseudo_labels
 from benchbench.diagnose.space import GRAIN, Drawn, Step, drawn, fits, spelled
@@ -36,7 +31,6 @@ from benchbench.suite import Shift
 from benchbench.terms import BadInput, derive_seed
 
 Sampler = Literal["random", "optuna"]
-FLOOR = 0.01  # added to each error
 MOST_MISTAKEN = 0.25
 STARTUP = 6  # random trials, before Optuna has something to go on
 SHOWN = 5  # compositions in a table
@@ -49,6 +43,7 @@ class Trial:
 
     augmentation: str
     found: Connectivity
+    predicted: float  # target accuracy, in (0, 1)
     source_error: float  # of telling two source classes apart, in [0, 0.5]
     seconds: float  # that the measurement took, when it was made
 
@@ -58,9 +53,7 @@ class Trial:
 
     @property
     def score(self) -> float:
-        least = min(self.found.alpha.value, self.found.beta.value)
-        ratio = log((least + FLOOR) / (self.found.gamma.value + FLOOR))
-        return ratio if self.visible else min(ratio, -self.source_error)
+        return self.predicted if self.visible else -self.source_error
 
 
 @dataclass(frozen=True)
@@ -94,6 +87,7 @@ def search(
     seed and of the scores before it: a search that was stopped, or is to have more trials, repeats
     what it had at no cost and goes on from there.
     """
+    fit = Fit.to(shipped(), PREDICTORS["connectivity"])
     draws = SAMPLERS[sampler](steps, meter.seed)
     values = next(draws)
     usual = [name for name in USUAL if fits(meter.catalog, meter.pack.task, name)] or ["none"]
@@ -106,7 +100,8 @@ def search(
         pairs = errors.between("beta", sources, set())
         if not pairs:
             raise BadInput(f"shift {shift}: no source domain has two classes with enough rows")
-        trial = Trial(augmentation, found, errors.mean(pairs), measured.seconds)
+        predicted, _, _ = fit.accuracy(values_of(found))
+        trial = Trial(augmentation, found, predicted, errors.mean(pairs), measured.seconds)
         watch(which, trial)
         return trial
 
@@ -228,11 +223,10 @@ def legend(result: Search) -> str:
         f"often (source β above {MOST_MISTAKEN}): none can be recommended."
     )
     return (
-        f"*score*: min(log α/γ, log β/γ), with {FLOOR} added to each error: how much an "
-        "augmentation brings the same class of two domains, and two classes of a domain, nearer "
-        "than what differs in both. It is connectivity and no accuracy, which `benchbench run` "
-        f"measures, and the best of {len(result.trials)} noisy values is too high. *α/γ*, *β/γ*: "
-        "as measured; *source β*: of the source alone. No target label was read: the target's rows "
+        "*score*: the target accuracy that connectivity predicts; `benchbench run` measures it, and "
+        f"the best of {len(result.trials)} noisy values is too high. *α/γ*, *β/γ*: how much more a "
+        "class meets itself in the other domain, and two classes each other in one, than what "
+        "differs in both; *source β*: of the source alone. No target label was read: the target's rows "
         "have the labels on which two classifiers of the source agree. They agree on "
         f"{result.agreement:.0%}, which is about how often one of them is right, unless the shift "
         f"misleads both alike.{lost}"
