@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,12 +55,27 @@ def test_a_fit_and_its_predictions_elsewhere_are_those_of_scikit_learn():
     judged = judge(some, NAMES)
     assert judged.inside == pytest.approx(r2_score(y, model.predict(x)))
     assert judged.elsewhere == pytest.approx(r2_score(y, theirs))
-    assert judged.chance < 0.001 and judged.rank > 0.9 and judged.within > 0.8
+    assert judged.chance_within < 0.001 and judged.rank > 0.9 and judged.within > 0.8
 
 
 def test_what_predicts_nothing_is_told_so():
     judged = judge(points(), ["noise"])
-    assert judged.inside < 0.1 and judged.elsewhere < 0.05 and judged.chance > 0.05
+    assert judged.inside < 0.1 and judged.elsewhere < 0.05 and judged.chance_within > 0.05
+
+
+def test_domains_that_differ_in_level_alone_are_told_by_the_permutation_of_domains():
+    """Cells of a pair share a predictor and a level: 84 cells are worth six, not 84."""
+    rng, made = np.random.default_rng(0), []
+    for pair in range(6):
+        level = rng.normal()
+        for cell in range(14):
+            target = fit.expit(level + 0.01 * rng.normal())
+            made.append(Point("d", f"a{pair} > b{pair}", f"v{cell}", target, 1, {"x": level}))
+    other = [replace(p, dataset="e") for p in made]
+    judged = judge([*made, *other], ["x"])
+    assert judged.chance_domains < 0.01 and judged.chance_within > 0.05
+    blocks = fit.alike(made, [p.shift for p in made])
+    assert len(blocks) == 1 and sorted(np.concatenate(blocks[0])) == list(range(84))
 
 
 def test_the_interval_covers_what_it_says_on_datasets_the_fit_has_not_seen():
@@ -116,13 +132,17 @@ def test_so_many_labels_tell_the_accuracy_from_the_goal(accuracy, goal):
         assert told == pytest.approx(0.8, abs=0.06)
 
 
-def test_the_verdict_is_of_the_whole_interval():
-    def verdict(low, high):
-        return advice.verdict_of(advice.Option(None, (low + high) / 2, low, high), 0.8)
+def test_the_verdict_is_of_the_whole_interval_and_of_agreement():
+    def verdict(low, high, agreement):
+        said = SimpleNamespace(log_ratios=(1.0, 1.0))
+        return advice.verdict_of(
+            advice.Option(said, (low + high) / 2, low, high), agreement, goal=0.8
+        )
 
-    assert verdict(0.8, 0.9) == "transfers"
-    assert verdict(0.6, 0.79) == "label this domain"
-    assert verdict(0.6, 0.8) == "borderline"
+    assert verdict(0.8, 0.9, 0.5) == "transfers"
+    assert verdict(0.6, 0.79, 0.5) == "label this domain"
+    assert verdict(0.6, 0.8, 0.5) == "borderline"
+    assert verdict(0.3, 0.6, 0.9) == "transfers", "a plain classifier is enough"
 
 
 @pytest.fixture

@@ -67,7 +67,8 @@ def as_strict_json(told: dict[str, dict[str, float]]) -> str:
 def table_of(points: Sequence[Point], told: dict[str, dict[str, float]]) -> str:
     from tabulate import tabulate
 
-    body = [[name, *(f"{value:.2f}" for value in [*j.values()][:-1]), f"{j['chance']:.4f}"]
+    body = [[name, *(f"{value:.2f}" for value in [*j.values()][:-2]),
+             f"{j['chance_domains']:.4f}", f"{j['chance_within']:.4f}"]
             for name, j in told.items()]  # fmt: skip
     head = [
         "predictor",
@@ -76,10 +77,11 @@ def table_of(points: Sequence[Point], told: dict[str, dict[str, float]]) -> str:
         "R² elsewhere",
         "rank elsewhere",
         "rank within a shift",
-        "p",
+        "p, domains",
+        "p, within",
     ]
     text = tabulate(body, head, tablefmt="github", disable_numparse=True,
-                    colalign=["left"] + ["right"] * 6)  # fmt: skip
+                    colalign=["left"] + ["right"] * 7)  # fmt: skip
     sets = sorted({point.dataset for point in points})
     shifts = len({(point.dataset, point.shift) for point in points})
     return (
@@ -90,5 +92,6 @@ def table_of(points: Sequence[Point], told: dict[str, dict[str, float]]) -> str:
         "*elsewhere*: each dataset predicted by a fit to the others (below 0: worse than the "
         "overall mean); *rank*: Spearman's correlation of that prediction with accuracy, over all "
         "cells, and over the augmentations of a shift, mean over shifts; *p*: share of 2,000 "
-        "permutations within datasets whose R² is as high.\n"
+        "permutations whose R² is as high, of whole pairs of domains within a dataset, and of "
+        "augmentations within a shift.\n"
     )

@@ -26,6 +26,7 @@ PREDICTOR = "connectivity"
 LEAST_GAP = 0.05  # between predicted accuracy and goal: a smaller one is not worth settling
 FITTED = (7, 10)  # least and most classes of the datasets of the shipped fit
 POOR = 1.5  # α/γ of a class below which it counts as poorly connected
+SHOWN_CLASSES = 2  # of those that are connected least, and of those that are most
 SHOWN_PAIRS = 3  # of a class,
 CANDIDATES, VIEWS = 20, 12  # out of so many rows of each side, and views of each
 
@@ -176,7 +177,7 @@ def advise_on(
     return TargetAdvice(
         target,
         tuple(options[i] for i in order),
-        verdict_of(best, goal),
+        verdict_of(best, pseudo.agreement, goal),
         labels_to_settle(best.accuracy, goal),
         pseudo.agreement,
         classes_of(meter, pack.domain_names.index(target), *nodes),
@@ -196,11 +197,16 @@ def option(
     return Option(said, *fit.accuracy(values_of(said)))
 
 
-def verdict_of(best: Option, goal: float) -> Verdict:
-    """By the interval: all of it above the goal, all of it below, or neither."""
-    if best.low >= goal:
+def verdict_of(best: Option, agreement: float, goal: float) -> Verdict:
+    """By the interval and by agreement.
+
+    It transfers if the whole interval reaches the goal, or if so many rows are agreed on already by
+    classifiers of the source and the classes are connected (α > γ), which speaks against both being
+    misled alike. To be labelled is what reaches the goal by neither.
+    """
+    if best.low >= goal or (agreement >= goal and best.ratios[0] > 1):
         return "transfers"
-    return "label this domain" if best.high < goal else "borderline"
+    return "label this domain" if best.high < goal and agreement < goal else "borderline"
 
 
 def labels_to_settle(accuracy: float, goal: float) -> int:
@@ -217,19 +223,29 @@ def labels_to_settle(accuracy: float, goal: float) -> int:
 def classes_of(
     meter: Meter, target: int, measured: Measured, result: Connectivity
 ) -> tuple[ClassAdvice, ...]:
-    """Every class, the least connected first, with pairs of rows that show it."""
-    advice = []
+    """Every class, the least connected first; of the first and last, pairs of rows that show it."""
+    ratios = {}
     for label, (alpha, gamma) in result.of_class.items():
-        mine = [i for i, node in enumerate(measured.nodes) if node.label == label]
-        rows = sum(len(measured.mistakes.rows[i]) for i in mine)
-        sides = sorted(mine, key=lambda i: measured.nodes[i].domain == target)
-        ratio = (alpha * rows + 0.5) / (gamma * rows + 0.5)
+        rows = sum(len(measured.mistakes.rows[i]) for i in sides_of(measured, label, target))
+        ratios[label] = (alpha * rows + 0.5) / (gamma * rows + 0.5)
+    order = sorted(ratios, key=lambda label: ratios[label])
+    shown = {*order[:SHOWN_CLASSES], *order[-SHOWN_CLASSES:]}
+    advice = []
+    for label in order:
+        sides = sides_of(measured, label, target) if label in shown else []
         connects, separates = (
             closest_pairs(meter, measured, sides, connected=connected)
             for connected in (True, False)
         )
-        advice.append(ClassAdvice(meter.pack.class_names[label], ratio, connects, separates))
-    return tuple(sorted(advice, key=lambda item: item.ratio))
+        name = meter.pack.class_names[label]
+        advice.append(ClassAdvice(name, ratios[label], connects, separates))
+    return tuple(advice)
+
+
+def sides_of(measured: Measured, label: int, target: int) -> list[int]:
+    """A class's nodes, those of the source first and that of the target last."""
+    mine = [i for i, node in enumerate(measured.nodes) if node.label == label]
+    return sorted(mine, key=lambda i: measured.nodes[i].domain == target)
 
 
 def closest_pairs(

@@ -62,7 +62,8 @@ class Judged:
     elsewhere: float  # R², each dataset predicted by a fit to the others
     rank: float  # Spearman's correlation of those predictions with accuracy
     within: float  # the same within a shift, over augmentations; mean over shifts
-    chance: float  # the share of permutations, within datasets, whose fit has as high an R²
+    chance_domains: float  # share of permutations of pairs of domains, in a dataset, of as high R²
+    chance_within: float  # the same, of the augmentations within every shift
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,6 @@ def judge(points: Sequence[Point], names: Sequence[str]) -> Judged:
     """Of predictors by name; every point has them. BadInput if all are of one dataset."""
     y, there = outcomes(points), elsewhere(points, names)
     inside = r_squared(y, design(points, names) @ weights(points, names))
-    generator = np.random.default_rng(derive_seed(0, "permutations"))
-    groups = [np.flatnonzero([p.dataset == d for p in points]) for d in datasets(points)]
-    solve = np.linalg.pinv(design(points, names))
-    as_high = 0
-    for _ in range(PERMUTED):
-        mixed = y.copy()
-        for group in groups:
-            mixed[group] = y[generator.permutation(group)]
-        as_high += r_squared(mixed, design(points, names) @ (solve @ mixed)) >= inside
     shifts = sorted({(point.dataset, point.shift) for point in points})
     inner = [np.flatnonzero([(p.dataset, p.shift) == shift for p in points]) for shift in shifts]
     ranks = [rank_correlation(there[i], y[i]) for i in inner if len(i) > 2]
@@ -114,8 +106,41 @@ def judge(points: Sequence[Point], names: Sequence[str]) -> Judged:
         r_squared(y, there),
         rank_correlation(there, y),
         mean(ranks) if ranks else float("nan"),
-        (as_high + 1) / (PERMUTED + 1),
+        by_chance(points, names, alike(points, pairs)),
+        by_chance(points, names, [[np.array([i]) for i in group] for group in inner]),
     )
+
+
+def alike(points: Sequence[Point], pairs: Sequence[str]) -> list[list[np.ndarray]]:
+    """The rows of every pair of domains, in one order, together with those of pairs like it."""
+    found: dict[tuple[str, int], list[np.ndarray]] = {}
+    for pair in sorted(set(pairs)):
+        rows = [i for i, its in enumerate(pairs) if its == pair]
+        rows.sort(key=lambda i: (points[i].shift, points[i].augmentation))
+        found.setdefault((points[rows[0]].dataset, len(rows)), []).append(np.array(rows))
+    return [*found.values()]
+
+
+def by_chance(
+    points: Sequence[Point], names: Sequence[str], exchanged: Sequence[Sequence[np.ndarray]]
+) -> float:
+    """How often a fit is as good when outcomes change places: whole blocks, in each collection.
+
+    Connectivity is the same in both directions of a pair of domains and alike under related
+    augmentations, so that single cells are no independent draws.
+    """
+    y, x = outcomes(points), design(points, names)
+    through = x @ np.linalg.pinv(x)
+    wanted = r_squared(y, through @ y)
+    generator = np.random.default_rng(derive_seed(0, "permutations"))
+    as_high = 0
+    for _ in range(PERMUTED):
+        mixed = y.copy()
+        for blocks in exchanged:
+            for block, other in zip(blocks, generator.permutation(len(blocks)), strict=True):
+                mixed[block] = y[blocks[other]]
+        as_high += r_squared(mixed, through @ mixed) >= wanted - 1e-12
+    return (as_high + 1) / (PERMUTED + 1)
 
 
 def elsewhere(points: Sequence[Point], names: Sequence[str]) -> np.ndarray:

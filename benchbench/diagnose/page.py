@@ -72,9 +72,8 @@ def page(advice: Advice, pack: Pack) -> str:
 
 
 def shown(classes: Sequence[ClassAdvice]) -> list[ClassAdvice]:
-    """The two classes that are connected least, and the two that are most."""
-    chosen = [*classes[:2], *classes[2:][-2:]]
-    return [item for item in chosen if item.connects]
+    """Those with pictures: the classes that are connected least, and those that are most."""
+    return [item for item in classes if item.connects]
 
 
 def short(augmentation: str) -> str:

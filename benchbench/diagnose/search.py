@@ -223,11 +223,11 @@ def legend(result: Search) -> str:
         f"often (source β above {MOST_MISTAKEN}): none can be recommended."
     )
     return (
-        "*score*: the target accuracy that connectivity predicts; `benchbench run` measures it, and "
-        f"the best of {len(result.trials)} noisy values is too high. *α/γ*, *β/γ*: how much more a "
-        "class meets itself in the other domain, and two classes each other in one, than what "
-        "differs in both; *source β*: of the source alone. No target label was read: the target's rows "
-        "have the labels on which two classifiers of the source agree. They agree on "
+        "*score*: the target accuracy that connectivity predicts; `benchbench run` measures it, "
+        f"and the best of {len(result.trials)} noisy values is too high. *α/γ*, *β/γ*: how much "
+        "more a class meets itself in the other domain, and two classes each other in one, than "
+        "what differs in both; *source β*: of the source alone. No target label was read: the "
+        "target's rows have the labels on which two classifiers of the source agree. They agree on "
         f"{result.agreement:.0%}, which is about how often one of them is right, unless the shift "
         f"misleads both alike.{lost}"
     )
