@@ -28,7 +28,7 @@ def test_the_wheel_holds_everything_that_runs_and_nothing_else(wheel):
         path.relative_to(base).as_posix()
         for folder, base in sources
         for path in folder.rglob("*")
-        if path.suffix in (".py", ".toml", ".typed", ".md", ".json", ".txt")
+        if path.suffix in (".py", ".toml", ".typed", ".md", ".json", ".txt", ".html")
     }
     assert names == wanted
     assert "benchbench/suites/quickstart.toml" in names
