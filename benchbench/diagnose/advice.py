@@ -12,7 +12,18 @@ from torch import Tensor
 
 from benchbench.contracts import as_read, is_known
 from benchbench.diagnose.connectivity import Connectivity
-from benchbench.diagnose.fit import COVERED, PREDICTORS, Fit, judge, shipped, values_of
+from benchbench.diagnose.fit import (
+    COVERED,
+    PREDICTORS,
+    Fit,
+    datasets,
+    elsewhere,
+    outcomes,
+    r_squared,
+    rank_correlation,
+    shipped,
+    values_of,
+)
 from benchbench.diagnose.measure import Measured, Meter
 from benchbench.diagnose.pseudo import pseudo_labels
 from benchbench.diagnose.report import ConnectivityTold, told
@@ -106,12 +117,12 @@ class Advice:
     def trust(self) -> dict[str, float]:
         """How far the shipped fit holds on datasets that it has not seen."""
         points = shipped()
-        judged = judge(points, PREDICTORS[PREDICTOR])
+        y, there = outcomes(points), elsewhere(points, PREDICTORS[PREDICTOR])
         return {
             "cells": len(points),
-            "datasets": len({point.dataset for point in points}),
-            "r_squared_elsewhere": judged.elsewhere,
-            "rank_elsewhere": judged.rank,
+            "datasets": len(datasets(points)),
+            "r_squared_elsewhere": r_squared(y, there),
+            "rank_elsewhere": rank_correlation(there, y),
             "covered": COVERED,
         }
 

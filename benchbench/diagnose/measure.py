@@ -67,23 +67,17 @@ class Meter:
     def of(
         self, augmentation: str, shift: Shift, labels: Tensor | None = None
     ) -> tuple[Measured, Connectivity]:
-        """Of a shift; with ``labels`` int64 [N], as if these were the pack's.
+        """Of a shift, from the store or by training networks.
 
-        BadInput if there are too few rows or classes.
+        With ``labels`` int64 [N], as if these were the pack's. BadInput if there are too few rows
+        or classes.
         """
         domains = tuple(n for n in self.pack.domain_names if n in shift.sources + shift.targets)
         sources, targets = ({self.pack.domain_names.index(n) for n in side}
                             for side in (shift.sources, shift.targets))  # fmt: skip
-        check_pairs(self._nodes(domains, labels)[0], sources, targets, str(shift))
-        measured = self.measured(augmentation, domains, labels)
-        return measured, connectivity(measured.nodes, measured.mistakes, sources, targets)
-
-    def measured(
-        self, augmentation: str, domains: Sequence[str], labels: Tensor | None = None
-    ) -> Measured:
-        """From the store, or by training networks."""
-        steps = self.steps(augmentation)
         nodes, pairs, poor = self._nodes(domains, labels)
+        check_pairs(nodes, sources, targets, str(shift))
+        steps = self.steps(augmentation)
         spelled = " | ".join(step.text for step in steps) or "none"
         given = None if labels is None else digest_of(labels)
         key = self.key(steps, {"domains": domains, "labels": given, "estimator": self.estimator})
@@ -96,7 +90,9 @@ class Meter:
 
         work = f"connectivity under {augmentation}"
         kept = self.store.once("connectivity", key, work, measure)
-        return Measured(spelled, nodes, poor, unpacked(kept.tensors), **kept.note)
+        mistakes = unpacked(kept.tensors)
+        measured = Measured(spelled, nodes, poor, mistakes, **kept.note)
+        return measured, connectivity(nodes, mistakes, sources, targets)
 
     def steps(self, augmentation: str) -> list[Choice]:
         """BadInput if there is no such augmentation, or it is not for such data."""

@@ -28,7 +28,6 @@ from benchbench.train import Augment, Diverged, Views, train
 
 TOGETHER = 32  # networks of pairs that are trained at once, and held in memory
 LOOKS = (0.5, 0.75, 1.0)  # of the steps after which weights are tried on validation rows
-Scores = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from io import StringIO
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchbench.diagnose.fit import PREDICTORS, Point, datasets, elsewhere, expit
@@ -48,21 +49,21 @@ def separation(records: Sequence[Record]) -> str:
         for axes, name in zip(figure.subplots(1, 2, sharey=True), SEPARATION, strict=True):
             for number, method in enumerate(methods):
                 mine = [record for record in known if record.method == method]
-                colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-                axes.scatter(
-                    [getattr(record.diagnostics, name) for record in mine],
-                    [100 * (record.value("target") or 0) for record in mine],
-                    color=colour,
-                    marker=marker,
-                    s=22,
-                    alpha=0.75,
-                    linewidths=0,
-                    label=method,
-                )
+                x = [getattr(record.diagnostics, name) for record in mine]
+                y = [100 * (record.value("target") or 0) for record in mine]
+                dots(axes, number, x, y, method, size=22)
             axes.set(xlabel=SEPARATION[name], ylim=(0, 100))
         figure.axes[0].set_ylabel("target accuracy, %")
         figure.axes[0].legend(loc="upper left", frameon=False, fontsize=8)
         return svg(figure)
+
+
+def dots(
+    axes: Axes, number: int, x: Sequence[float], y: Sequence[float], label: str, *, size: int
+) -> None:
+    """A group's, by its number in a colour and a shape of its own."""
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    axes.scatter(x, y, color=colour, marker=marker, s=size, alpha=0.75, linewidths=0, label=label)
 
 
 def predicted(points: Sequence[Point], names: Sequence[str] = ("connectivity",)) -> str:
@@ -73,18 +74,10 @@ def predicted(points: Sequence[Point], names: Sequence[str] = ("connectivity",))
         for axes, name in zip(every, names, strict=True):
             told = elsewhere(points, PREDICTORS[name])
             for number, dataset in enumerate(datasets(points)):
-                colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
                 mine = [i for i, point in enumerate(points) if point.dataset == dataset]
-                axes.scatter(
-                    [100 * expit(told[i]) for i in mine],
-                    [100 * points[i].target for i in mine],
-                    color=colour,
-                    marker=marker,
-                    s=18,
-                    alpha=0.75,
-                    linewidths=0,
-                    label=dataset,
-                )
+                x = [100 * expit(told[i]) for i in mine]
+                y = [100 * points[i].target for i in mine]
+                dots(axes, number, x, y, dataset, size=18)
             axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8)
             axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="predicted target accuracy, %")
             axes.set_title(f"by {name}")

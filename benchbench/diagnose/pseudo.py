@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchbench.contracts import as_read
 from benchbench.data.pack import Pack
 from benchbench.diagnose.measure import Meter
 from benchbench.diagnose.mistakes import Subject, tells_all
 from benchbench.diagnose.nodes import Node, nodes_of
+from benchbench.features import extract
 from benchbench.suite import Shift
 from benchbench.terms import UNKNOWN, derive_seed
 
@@ -65,14 +65,6 @@ def classes_of(pack: Pack, domains: Sequence[str], seed: int) -> list[Node]:
     return joined
 
 
-@torch.no_grad()
-def predictions(network: nn.Module, subject: Subject, rows: Tensor, chunk: int = 512) -> Tensor:
+def predictions(network: nn.Module, subject: Subject, rows: Tensor) -> Tensor:
     """int64 [N] on the CPU: the node that each row, as it is, looks most like."""
-    network.eval()
-    device, inputs = subject.machine.device, subject.inputs
-    return torch.cat(
-        [
-            network(as_read(inputs[part.to(inputs.device)].to(device))).argmax(1).cpu()
-            for part in rows.split(chunk)
-        ]
-    )
+    return extract(network, subject.inputs, rows, subject.machine.device).argmax(1)
