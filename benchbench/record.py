@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Literal, TypeVar
@@ -98,10 +98,59 @@ class Selection(Part):
     chosen: dict[str, float]
 
 
+class Validators(Part):
+    """What rules of selection choose by, of one state of a cell: of two, the higher is preferred.
+
+    None where it cannot be told. Only ``target_val`` reads target labels. The descriptions are what
+    boards say of the rules.
+    """
+
+    source_val: float | None = Field(
+        None, description="accuracy on validation rows of the source, or minus the squared error"
+    )
+    dev: float | None = Field(
+        None,
+        description="minus the source's validation risk, weighted to look like the target's, with "
+        "a control variate (You et al. 2019)",
+    )
+    entropy: float | None = Field(
+        None, description="minus the mean entropy of predictions on the target"
+    )
+    infomax: float | None = Field(
+        None, description="that, plus the entropy of the mean prediction (Shi and Sha 2012)"
+    )
+    snd: float | None = Field(
+        None, description="soft neighbourhood density of predictions (Saito et al. 2021)"
+    )
+    bnm: float | None = Field(
+        None, description="nuclear norm of the predictions, of its largest value (Cui et al. 2020)"
+    )
+    class_ami: float | None = Field(
+        None,
+        description="adjusted mutual information of predictions and clusters of target features "
+        "(Musgrave et al. 2022)",
+    )
+    rankme: float | None = Field(
+        None, description="effective rank of target features (Garrido et al. 2023)"
+    )
+    target_val: float | None = Field(
+        None, description="accuracy on validation rows of the target: the oracle, by its labels"
+    )
+
+
 class Artifacts(Part):
     stages: tuple[str, ...]  # the key of every stage
     encoder_sha256: str | None  # of the last stage's file; None where nothing was trained
     predictions_sha256: str
+
+
+class Snapshot(Part):
+    """A cell read off before its last stage was over."""
+
+    step: int  # of the last stage
+    selection: Selection
+    scores: tuple[Score, ...]
+    validators: Validators
 
 
 class StageCost(Part):
@@ -218,6 +267,9 @@ class Record(Part):
     selection: Selection | None
     scores: tuple[Score, ...]
     diagnostics: Diagnostics | None = None  # None in records that are older than these
+    draw: int = 0  # of hyper-parameters; 0 is what the suite says
+    validators: Validators | None = None  # likewise
+    snapshots: tuple[Snapshot, ...] = ()
     artifacts: Artifacts | None
     cost: Cost | None
     environment: Environment
@@ -235,9 +287,19 @@ class Record(Part):
 
         Ask scored records only.
         """
-        mine = [score for score in self.scores if score.role == role]
-        values = [score.accuracy if score.value is None else score.value for score in mine]
-        return mean(value for value in values if value is not None) if values else None
+        return value_of(self.scores, role)
+
+
+def value_of(scores: Sequence[Score], role: Literal["source", "target"]) -> float | None:
+    """The dataset's own metric, its mean over the role's domains; None if none has test rows."""
+    mine = [score for score in scores if score.role == role]
+    values = [score.accuracy if score.value is None else score.value for score in mine]
+    return mean(value for value in values if value is not None) if values else None
+
+
+def prediction_name(domain: str, step: int | None = None) -> str:
+    """Of a tensor in the file beside a record: of the end, or of the snapshot after ``step``."""
+    return domain if step is None else f"after step {step}: {domain}"
 
 
 def file_stem(method: str, shift: str, seed: int, cell_id: str) -> str:

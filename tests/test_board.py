@@ -9,7 +9,14 @@ from statistics import mean, stdev
 import pytest
 from tiny import SUITE
 
-from benchbench.board import ALL_DIAGNOSTICS, Expected, diagnostics_named, published, render, rows
+from benchbench.board.table import (
+    ALL_DIAGNOSTICS,
+    Expected,
+    diagnostics_named,
+    published,
+    render,
+    rows,
+)
 from benchbench.diagnose.table import features_table
 from benchbench.launch.local import run_cells
 from benchbench.record import Diagnostics, Record

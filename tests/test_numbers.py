@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from tiny import heights, make_plan, quiet
 
 from benchbench import TEST, TRAIN, BadInput
-from benchbench.board import render
+from benchbench.board.table import render
 from benchbench.contracts import supervised_loss
 from benchbench.data.inspect import contact_sheet, counts, lonely
 from benchbench.data.pack import in_memory

@@ -237,7 +237,7 @@ def run(
 @device_option
 def leaderboard(suite: str, form: str, columns: str, store: Path, data: Path, device: str) -> None:
     """Print the board of SUITE from the store, or of a folder with suite.toml and records/."""
-    from benchbench.board import diagnostics_named, published
+    from benchbench.board.table import diagnostics_named, published
 
     folder, more = Path(suite), diagnostics_named(columns)
     if (folder / "records").is_dir():
@@ -355,7 +355,7 @@ def show_without_data(suite: str, only: str, data: Path, missing: Sequence[str])
 
 
 def board_of(plan: Plan, form: str, columns: Sequence[str] = ()) -> str:
-    from benchbench.board import expected_by, render
+    from benchbench.board.table import expected_by, render
 
     records = [record for cell in plan.cells if (record := plan.record(cell))]
     shifts = tuple(dict.fromkeys(str(cell.shift) for cell in plan.cells))

@@ -17,7 +17,7 @@ from statistics import mean
 import numpy as np
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
-from benchbench.board import read_folder
+from benchbench.board.table import read_folder
 from benchbench.diagnose.connectivity import Connectivity
 from benchbench.diagnose.report import ConnectivityTold, read_told
 from benchbench.record import Record

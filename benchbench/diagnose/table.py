@@ -9,7 +9,7 @@ from statistics import mean, stdev
 
 from tabulate import tabulate
 
-from benchbench.board import ALL_DIAGNOSTICS, diagnostic, explained, figure, percents, spread
+from benchbench.board.table import ALL_DIAGNOSTICS, diagnostic, explained, figure, percents, spread
 from benchbench.record import Record
 
 

@@ -1,0 +1,1 @@
+"""Boards: records in, tables, pages and verdicts out."""
