@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from benchbench.checks import parametrize_with_checks
     from benchbench.contracts import (
         Batch,
+        Between,
         DomainData,
         Download,
         ImageFiles,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         mean_where,
         published,
         reads_file,
+        searched,
         supervised_loss,
     )
     from benchbench.data.text import tokenized
@@ -40,6 +42,7 @@ __all__ = [
     "VAL",
     "BadInput",
     "Batch",
+    "Between",
     "DomainData",
     "Download",
     "ImageFiles",
@@ -53,6 +56,7 @@ __all__ = [
     "parametrize_with_checks",
     "published",
     "reads_file",
+    "searched",
     "supervised_loss",
     "tokenized",
     "untracked",

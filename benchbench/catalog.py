@@ -36,7 +36,7 @@ from benchbench.spelling import (
 from benchbench.terms import BadInput
 
 if TYPE_CHECKING:
-    from benchbench.contracts import Published
+    from benchbench.contracts import Between, Published
 
 KINDS = ("dataset", "encoder", "augmentation", "objective")
 HOOKS = {kind: f"benchbench_{kind}s" for kind in KINDS}
@@ -98,6 +98,11 @@ class Entry:
     def modalities(self) -> frozenset[str]:
         """Of an encoder or augmentation: whether it is for images or for texts."""
         return frozenset(getattr(self.factory, "modalities", ("image",)))
+
+    @property
+    def searched(self) -> "Mapping[str, Between]":
+        """Of an objective: among what a suite that tunes draws its options."""
+        return vars(self.factory).get("searched", {})
 
     @property
     def summary(self) -> str:

@@ -79,13 +79,11 @@ class Claims:
 
     def take(self, key: str, work: str) -> "Claim | None":
         """None if a living process has it. BadInput if the store cannot be written."""
-        with writing(self.folder.parent):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock"):
-                held = self._sign(self._path(key))
-                if held is not None and not held.lost:
-                    return None
-                return Claim(self._path(key), work)
+        with self._alone():
+            held = self._sign(self._path(key))
+            if held is not None and not held.lost:
+                return None
+            return Claim(self._path(key), work)
 
     @contextmanager
     def held(self, key: str, work: str) -> Iterator["Claim"]:
@@ -95,6 +93,15 @@ class Claims:
         with claim:
             yield claim
 
+    @contextmanager
+    def paused(self) -> Iterator[dict[str, Sign]]:
+        """While it lasts, nobody takes a claim; it tells, by key, what living processes hold.
+
+        BadInput if the store cannot be written.
+        """
+        with self._alone():
+            yield {key: sign for key, sign in self.signs().items() if not sign.lost}
+
     def living(self, key: str) -> bool:
         sign = self._sign(self._path(key))
         return sign is not None and not sign.lost
@@ -103,6 +110,13 @@ class Claims:
         """All that were given and not taken back, by key: of what is worked on, and what died."""
         found = {path.stem: self._sign(path) for path in sorted(self.folder.glob("*.json"))}
         return {key: sign for key, sign in found.items() if sign is not None}
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with writing(self.folder.parent):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock"):
+                yield
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.json"

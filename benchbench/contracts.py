@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchbench.spelling import options_of
 from benchbench.terms import UNKNOWN
 
 Factory = TypeVar("Factory", bound=Callable[..., object])
@@ -258,6 +259,39 @@ def reads_file(option: str) -> Callable[[Factory], Factory]:
 
     def mark(factory: Factory) -> Factory:
         factory.reads_file = option  # type: ignore[attr-defined]
+        return factory
+
+    return mark
+
+
+@dataclass(frozen=True)
+class Between:
+    """What a search may set an option to: whole numbers where both ends are.
+
+    ``log``: as often within a factor of the low end as of the high one.
+    """
+
+    low: float
+    high: float
+    log: bool = True
+
+    def at(self, share: float) -> float:
+        """The value at a share of the way, in [0, 1)."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            ends = Between(self.low - 0.5, self.high + 0.5, self.log)
+            return min(max(round(ends.at(share)), self.low), self.high)
+        if self.log:
+            return float(self.low * (self.high / self.low) ** share)
+        return float(self.low + (self.high - self.low) * share)
+
+
+def searched(**spaces: Between) -> Callable[[Factory], Factory]:
+    """Say among what a suite that tunes may draw options of an objective's factory."""
+
+    def mark(factory: Factory) -> Factory:
+        if unknown := sorted({*spaces} - {*options_of(factory)}):
+            raise TypeError(f"searched names {unknown[0]}, which is no option")
+        factory.searched = spaces  # type: ignore[attr-defined]
         return factory
 
     return mark

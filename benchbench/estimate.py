@@ -87,7 +87,7 @@ class Calibration:
         """BadInput if what the cell still has to do does not fit into memory."""
         if self.processes is None:
             return
-        for link in self._missing(cell):
+        for link in self.plan.missing(cell):
             needed = self._footprint(cell, link).bytes(link.stage.budget)
             if needed > self.free:
                 raise BadInput(self._refusal(cell, link, needed))
@@ -104,7 +104,7 @@ class Calibration:
             self.check(cell)
             encoder = cell.method.encoder
             work = {self.plan.cell_id(cell): Estimate(kept=RECORD)}
-            work |= {link.key: self._stage(cell, link) for link in self._missing(cell)}
+            work |= {link.key: self._stage(cell, link) for link in self.plan.missing(cell)}
             work |= {key: self._features(encoder, d) for key, d in self._encoded(cell).items()}
             self._works[cell] = work
         return self._works[cell]
@@ -124,7 +124,7 @@ class Calibration:
 
     def stages(self, cells: Iterable[Cell]) -> int:
         """How many stages the cells still have to train."""
-        return len({link.key for cell in cells for link in self._missing(cell)})
+        return len({link.key for cell in cells for link in self.plan.missing(cell)})
 
     def compiling(self, cells: Iterable[Cell]) -> list[tuple[str, int, Pace, Pace]]:
         """Of every kind of stage that is left in a compiled plan: its encoder and objective, and
@@ -133,7 +133,7 @@ class Calibration:
         plain = replace(self.plan, machine=replace(self.plan.machine, compiled=False))
         found: dict[object, tuple[str, int, Pace, Pace]] = {}
         for cell in cells:
-            for link in self._missing(cell):
+            for link in self.plan.missing(cell):
                 kind, steps = kind_of(cell, link), link.stage.budget.steps
                 name = f"{link.objective.entry.name} on {cell.method.encoder}"
                 if kind not in found:
@@ -143,15 +143,11 @@ class Calibration:
                     found[kind] = name, steps, *found[kind][2:]
         return [*found.values()]
 
-    def _missing(self, cell: Cell) -> list[Link]:
-        links = self.plan.links(cell)
-        return [link for link in links if not self.plan.store.has("stages", link.key)]
-
     def _encoded(self, cell: Cell) -> dict[str, str]:
         """The keys of the features that are missing, and whose they are."""
         plan, shift = self.plan, cell.shift
         wanted = [(plan.encoder_key(cell), d) for d in (*shift.sources, *shift.targets)]
-        for link in self._missing(cell):
+        for link in self.plan.missing(cell):
             if self._wants_probe(cell, link):
                 wanted += [(link.start, domain) for domain in cell.labelled]
         keys = {features_key(key, domain, plan.pack): domain for key, domain in wanted}
@@ -165,7 +161,7 @@ class Calibration:
         return Estimate(
             pace.of(budget.steps),
             self._footprint(cell, link).bytes(budget),
-            size,
+            size * (1 + len(link.snapshots)),
             size * (1 + SLOTS[budget.optimizer]),
         )
 
@@ -275,9 +271,11 @@ class Purse:
 def kind_of(cell: Cell, link: Link) -> tuple[object, ...]:
     """What decides the cost of a step: of stages that are of one kind, one is tried."""
     budget, choices = link.stage.budget, chain(*link.views.values())
+    objective, drawn = link.objective, link.objective.entry.searched
     return (
         cell.method.encoder,
-        link.objective.text,
+        objective.entry.name,
+        *((name, value) for name, value in objective.options.items() if name not in drawn),
         len(link.domains),
         budget.batch_size,
         budget.parts,

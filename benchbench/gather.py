@@ -3,6 +3,7 @@
 import hashlib
 import re
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +14,7 @@ from benchbench.record import Record
 from benchbench.store import Store
 from benchbench.terms import BadInput
 
-ARTIFACT = re.compile(r"(stages|diverged)/([0-9a-f]{64})\.safetensors")
+ARTIFACT = re.compile(r"(stages|snapshots|diverged)/([0-9a-f]{64})\.safetensors")
 RECORD = re.compile(
     r"records/[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9.-]+--[0-9]+--[0-9a-f]{12}\.json"
 )
@@ -24,15 +25,19 @@ class Taken:
     """How much was new, and what could not be used."""
 
     records: int = 0
-    stages: int = 0
+    stages: int = 0  # with their snapshots
     known: int = 0
     refused: tuple[str, ...] = ()
 
 
-def export_store(store: Store, archive: Path, *, records_only: bool) -> int:
-    """Records with their predictions, and stages, as a tar file; how many files it holds."""
-    kinds = ("records",) if records_only else ("records", "diverged", "stages")
-    files = [p for kind in kinds for p in sorted((store.root / kind).rglob("*")) if wanted(p)]
+def everything(store: Store, *, records_only: bool) -> list[Path]:
+    """What leaves a store: records with their predictions, and stages with their snapshots."""
+    kinds = ("records",) if records_only else ("records", "diverged", "snapshots", "stages")
+    return [p for kind in kinds for p in sorted((store.root / kind).rglob("*")) if wanted(p)]
+
+
+def export_files(store: Store, archive: Path, files: Sequence[Path]) -> None:
+    """Some files of the store as a tar file, complete or not at all; BadInput if there are none."""
     if not files:
         raise BadInput(f"store {store.root} has nothing to export yet")
     partial = archive.with_name(archive.name + ".part")
@@ -44,7 +49,6 @@ def export_store(store: Store, archive: Path, *, records_only: bool) -> int:
             partial.replace(archive)
         finally:
             partial.unlink(missing_ok=True)
-    return len(files)
 
 
 def wanted(path: Path) -> bool:

@@ -1,8 +1,8 @@
 """What a suite means with this data on this machine: its cells, their keys, what cannot run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, reduce
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property, reduce
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,11 +20,12 @@ from benchbench.data.prepare import Report
 from benchbench.datasets import packed
 from benchbench.machine import Machine
 from benchbench.readout import check_task, resolve_readout
-from benchbench.record import Record, file_stem
+from benchbench.record import Record, file_stem, read_record
 from benchbench.store import Store, key_of
 from benchbench.suite import Cell, Method, Stage, Suite
 from benchbench.terms import TRAIN, BadInput, derive_seed
 from benchbench.train import Augment, Views, as_it_is
+from benchbench.tune import drawn
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Link:
     labelled: tuple[str, ...]  # the domains whose labels it reads
     start: str  # the key of the encoder it starts from
     key: str
+    snapshots: tuple[int, ...] = ()  # the steps after which its state is kept, too
+
+    def snapshot_key(self, step: int) -> str:
+        return key_of({"stage": self.key, "step": step})
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,14 @@ class Plan:
 
     @cached_property
     def cells(self) -> list[Cell]:
-        return self.suite.cells(self.pack.domain_names)
+        suite, drawn_ones = self.suite, cache(self._drawn)
+        return [
+            replace(cell, method=drawn_ones(cell.method, cell.seed, cell.draw))
+            for cell in suite.cells(self.pack.domain_names)
+        ]
+
+    def _drawn(self, method: Method, seed: int, draw: int) -> Method:
+        return drawn(method, self.catalog, self.suite.tune, seed, draw)
 
     @cached_property
     def inputs(self) -> Tensor | Encoded:
@@ -133,8 +145,24 @@ class Plan:
                     "data": self.pack.fingerprint,
                 }
             )
-            links.append(Link(stage, depth, objective, views, reads, domains, labelled, start, key))
+            steps, parts = stage.budget.steps, self.suite.snapshots
+            snapshots = tuple(sorted({steps * part // parts for part in range(1, parts)} - {0}))
+            links.append(
+                Link(
+                    stage, depth, objective, views, reads, domains, labelled, start, key, snapshots
+                )
+            )
         return links
+
+    def missing(self, cell: Cell) -> list[Link]:
+        """The stages of the cell that nobody has trained yet, or not with these snapshots."""
+        return [link for link in self.links(cell) if not self.trained(link)]
+
+    def trained(self, link: Link) -> bool:
+        keys = map(link.snapshot_key, link.snapshots)
+        return self.store.has("stages", link.key) and all(
+            self.store.has("snapshots", key) for key in keys
+        )
 
     def _first_key(self, cell: Cell) -> str:
         """The key of the encoder before any stage."""
@@ -162,6 +190,8 @@ class Plan:
         return links[-1].key if links else self._first_key(cell)
 
     def cell_id(self, cell: Cell) -> str:
+        links = self.links(cell)
+        snapshots = links[-1].snapshots if links else ()
         return key_of(
             {
                 "suite": self.suite.name,
@@ -174,6 +204,8 @@ class Plan:
                 "protocol": self.suite.protocol,
                 "data": self.pack.fingerprint,
                 "metric": self.pack.metric,
+                **({"draw": cell.draw} if cell.draw else {}),
+                **({"snapshots": snapshots} if snapshots else {}),
             }
         )
 
@@ -181,6 +213,25 @@ class Plan:
         """What is known of the cell from an earlier run."""
         stem = file_stem(cell.method.name, str(cell.shift), cell.seed, self.cell_id(cell))
         return self.store.record(self.suite.name, stem)
+
+    def older_records(self) -> dict[Cell, Record]:
+        """Of cells without a record: what was last scored when data, code or settings were others.
+
+        Such a record is stale.
+        """
+        paths: dict[str, list[Path]] = {}
+        for path in sorted(self.store.records(self.suite.name).glob("*.json")):
+            paths.setdefault(path.stem.rpartition("--")[0], []).append(path)
+        found = {}
+        for cell in self.cells:
+            stem = file_stem(cell.method.name, str(cell.shift), cell.seed, "").removesuffix("--")
+            if not (there := paths.get(stem)) or self.record(cell):
+                continue
+            mine = (cell.method.name, str(cell.shift), cell.draw, "scored")
+            for record in sorted(map(read_record, there), key=lambda r: r.started):
+                if (record.method, record.shift, record.draw, record.status) == mine:
+                    found[cell] = record
+        return found
 
     def done(self, cell: Cell) -> bool:
         """Whether running the cell again would tell nothing new."""

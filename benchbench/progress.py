@@ -63,7 +63,7 @@ class Progress:
             outcome = ", ".join(told)
         else:
             outcome = f"{record.status}: {record.reason}"
-        name = f"{record.method} · {record.shift} · seed {record.seeds.train}"
+        name = record.cell
         self.ended += 1
         now = time.monotonic()
         seconds = now - self.started.get(name, now)  # it may have ended before it could start

@@ -30,6 +30,7 @@ class Fitted:
     scores: Scores  # features [N, D] to scores [N, num_classes or 1]
     selection: str  # the rule: "source-val", or "last" where nothing was chosen
     chosen: Mapping[str, float] = field(default_factory=dict)
+    log_odds: bool = False  # of classes, up to a constant of the row: softmax gives probabilities
 
 
 Fit = Callable[[Features, Features, Tensor, int], Fitted]
@@ -48,7 +49,7 @@ def linear(*, penalties: int = 45, max_iter: int = 200) -> Fit:
         if not num_classes:
             return ridge(penalties=penalties)(train, val, unlabelled, num_classes)
         weights, c = logistic_regression(train, val, num_classes, penalties, max_iter)
-        return Fitted(lambda z: with_bias(z) @ weights, "source-val", {"C": c})
+        return Fitted(lambda z: with_bias(z) @ weights, "source-val", {"C": c}, log_odds=True)
 
     return fit
 
@@ -240,7 +241,10 @@ def head(predict: Scores) -> Fit:
     def scores(z: Tensor) -> Tensor:
         return predict(z)
 
-    return lambda train, val, unlabelled, num_classes: Fitted(scores, "last")
+    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
+        return Fitted(scores, "last", log_odds=bool(num_classes))
+
+    return fit
 
 
 READOUTS: Mapping[str, Callable[..., Fit]] = {

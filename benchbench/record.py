@@ -167,6 +167,7 @@ class Cost(Part):
     features_seconds: float
     readout_seconds: float
     diagnose_seconds: float = 0.0
+    validate_seconds: float = 0.0
     images_seen: int  # steps × rows per step, over the chain
     peak_memory_gb: float
 
@@ -281,6 +282,17 @@ class Record(Part):
     def text(self) -> str:
         fields = self.model_dump(mode="json")
         return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @property
+    def cell(self) -> str:
+        """As a cell is named."""
+        drawn = f" · draw {self.draw}" if self.draw else ""
+        return f"{self.method} · {self.shift} · seed {self.seeds.train}{drawn}"
+
+    @property
+    def started(self) -> str:
+        """UTC; nothing where nothing was measured."""
+        return self.cost.started if self.cost else ""
 
     def value(self, role: Literal["source", "target"]) -> float | None:
         """The dataset's own metric, its mean over the role's domains; None if none has test rows.

@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
@@ -34,18 +34,20 @@ from benchbench.record import (
     Score,
     Seeds,
     Selection,
+    Snapshot,
     Spec,
     StageCost,
     StageSpec,
     Status,
+    Validators,
+    prediction_name,
 )
 from benchbench.spread import as_the_first_says, world
-from benchbench.store import key_of, packed
+from benchbench.store import Artifact, key_of, packed
 from benchbench.suite import Cell, Stage
 from benchbench.terms import TEST, TRAIN, VAL, BadInput, derive_seed
 from benchbench.train import Checkpoints, Diverged, Watch, below, train
-
-HPARAMS_SEED = 0  # nothing is drawn yet: every hyper-parameter is what the suite says
+from benchbench.validators import validate
 
 Watcher = Callable[[Stage], Watch]  # told that a stage starts; what it returns is told every step
 
@@ -63,20 +65,30 @@ def execute(cell: Cell, plan: Plan, watcher: Watcher) -> Record:
 
     links = plan.links(cell)
     encoder, objective, digest, stages = trained(cell, links, plan, watcher)
-    with timed("features", seconds):
-        domains = (*cell.shift.sources, *cell.shift.targets)
-        z = {domain: features(encoder, plan.encoder_key(cell), domain, plan) for domain in domains}
-    with timed("readout", seconds):
-        fitted = fit_readout(cell, objective, z, plan.pack)
-        scores, predictions = score(cell, fitted, z, plan.pack)
+    end = read_off(cell, encoder, objective, plan.encoder_key(cell), plan, seconds)
     with timed("diagnose", seconds):
-        diagnostics = diagnosed(cell, z, plan)
+        diagnostics = diagnosed(cell, end.z, plan)
+    earlier: dict[int, Reading] = {}
+    for step in links[-1].snapshots if links else ():
+        key = links[-1].snapshot_key(step)
+        load(encoder, objective, plan.store.read("snapshots", key))
+        earlier[step] = read_off(cell, encoder, objective, key, plan, seconds)
 
-    content = packed(predictions)
+    content = packed(named_predictions(end, earlier))
     record = describe(cell, plan).model_copy(
         update={
-            "selection": Selection(rule=fitted.selection, chosen=dict(fitted.chosen)),
-            "scores": scores,
+            "selection": end.selection,
+            "scores": end.scores,
+            "validators": end.validators,
+            "snapshots": tuple(
+                Snapshot(
+                    step=step,
+                    selection=reading.selection,
+                    scores=reading.scores,
+                    validators=reading.validators,
+                )
+                for step, reading in earlier.items()
+            ),
             "diagnostics": diagnostics,
             "artifacts": Artifacts(
                 stages=tuple(link.key for link in links),
@@ -88,6 +100,7 @@ def execute(cell: Cell, plan: Plan, watcher: Watcher) -> Record:
                 stages=stages,
                 features_seconds=seconds["features"],
                 readout_seconds=seconds["readout"],
+                validate_seconds=seconds["validate"],
                 diagnose_seconds=seconds["diagnose"],
                 images_seen=sum(link.stage.budget.images_seen for link in links),
                 peak_memory_gb=plan.machine.peak_memory_gb(),
@@ -96,6 +109,64 @@ def execute(cell: Cell, plan: Plan, watcher: Watcher) -> Record:
     )
     plan.store.write_record(record, content)
     return record
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one state of an encoder and its objective give."""
+
+    selection: Selection
+    scores: tuple[Score, ...]
+    validators: Validators
+    predictions: Mapping[str, Tensor]  # by domain, of its test rows
+    z: Mapping[str, Features]
+
+
+def read_off(
+    cell: Cell,
+    encoder: nn.Module,
+    objective: Objective | None,
+    encoder_key: str,
+    plan: Plan,
+    seconds: dict[str, float],
+) -> Reading:
+    """Freeze, fit the readout, score; and what a rule of selection could choose this state by."""
+    with timed("features", seconds):
+        domains = (*cell.shift.sources, *cell.shift.targets)
+        z = {domain: features(encoder, encoder_key, domain, plan) for domain in domains}
+    with timed("readout", seconds):
+        fitted = fit_readout(cell, objective, z, plan.pack)
+        scores, predictions = score(cell, fitted, z, plan.pack)
+    with timed("validate", seconds):
+        validators = validated(cell, fitted, z, plan.pack)
+    selection = Selection(rule=fitted.selection, chosen=dict(fitted.chosen))
+    return Reading(selection, scores, validators, predictions, z)
+
+
+def validated(cell: Cell, fitted: Fitted, z: Mapping[str, Features], pack: Pack) -> Validators:
+    """Of the target, labels of validation rows enter the oracle's value alone."""
+    train_rows, val_rows = (known(rows_of(z, cell.labelled, s, pack)) for s in (TRAIN, VAL))
+    unlabelled, target_val = (rows_of(z, cell.shift.targets, s, pack) for s in (TRAIN, VAL))
+    return validate(
+        fitted, train_rows, val_rows, unlabelled.z, known(target_val), pack.task.num_classes
+    )
+
+
+def named_predictions(end: Reading, earlier: Mapping[int, Reading]) -> dict[str, Tensor]:
+    named = {prediction_name(domain): values for domain, values in end.predictions.items()}
+    for step, reading in earlier.items():
+        for domain, values in reading.predictions.items():
+            named[prediction_name(domain, step)] = values
+    return named
+
+
+def load(encoder: nn.Module, objective: Objective | None, kept: Artifact | None) -> None:
+    """Make them what they were when they were kept."""
+    if kept is None:
+        raise BadInput("a snapshot is damaged, and was set aside; run the suite again")
+    encoder.load_state_dict(below("encoder", kept.tensors))
+    if objective is not None:
+        objective.load_state_dict(below("objective", kept.tensors))
 
 
 def trained(
@@ -112,11 +183,10 @@ def trained(
         torch.manual_seed(derive_seed(stage_seed(cell, link.depth), "objective"))
         objective = link.objective.build(encoder, task).to(device)
         with stage_claimed(cell, link, plan) as claim:
-            there = as_the_first_says(plan.store.has("stages", link.key))
+            there = as_the_first_says(plan.trained(link))
             kept = plan.store.read("stages", link.key) if there else None
             if kept:
-                encoder.load_state_dict(below("encoder", kept.tensors))
-                objective.load_state_dict(below("objective", kept.tensors))
+                load(encoder, objective, kept)
                 digest, cost = kept.sha256, StageCost(**stage_cost(kept.note), reused=True)
                 plan.store.remove("checkpoints", link.key)  # of a run that was killed at its end
             else:
@@ -137,7 +207,7 @@ def stage_claimed(cell: Cell, link: Link, plan: Plan) -> Iterator[Claim | None]:
     """
     store, claim = plan.store, None
     while True:
-        there = store.has("stages", link.key)
+        there = plan.trained(link)
         if not there and store.writes:
             claim = store.claims.take(link.key, f"{cell}: {link.stage.objective}")
         if as_the_first_says(there or claim is not None):
@@ -193,6 +263,9 @@ def train_stage(
     def spent() -> float:
         return before + time.perf_counter() - start
 
+    def keep_snapshot(step: int) -> None:
+        store.write("snapshots", link.snapshot_key(step), state_of(encoder, objective))
+
     try:
         losses = train(
             encoder,
@@ -204,6 +277,7 @@ def train_stage(
             precision=plan.machine.precision,
             compiled=plan.machine.compiled,
             watch=watch,
+            pauses={step: partial(keep_snapshot, step) for step in link.snapshots},
             checkpoints=Checkpoints(
                 lambda state: store.write("checkpoints", link.key, state, {"seconds": spent()}),
                 every=plan.checkpoint_every,
@@ -213,8 +287,6 @@ def train_stage(
     except Diverged as error:
         store.write("diverged", link.key, {}, str(error))
         raise
-    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    tensors |= {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
     note = {
         "seconds": spent(),
         "device": plan.machine.name,
@@ -222,9 +294,14 @@ def train_stage(
         "processes": world(),
         "losses": losses,
     }
-    digest = store.write("stages", link.key, tensors, note)
+    digest = store.write("stages", link.key, state_of(encoder, objective), note)
     store.remove("checkpoints", link.key)
     return digest, note
+
+
+def state_of(encoder: nn.Module, objective: Objective) -> dict[str, Tensor]:
+    tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    return tensors | {f"objective.{name}": value for name, value in objective.state_dict().items()}
 
 
 def features(encoder: nn.Module, encoder_key: str, domain: str, plan: Plan) -> Features:
@@ -396,7 +473,8 @@ def describe(
             n_labelled=n_labelled,
             n_unlabelled=sum(map(len, rows.values())) - n_labelled,
         ),
-        seeds=Seeds(split=suite.split_seed, hparams=HPARAMS_SEED, train=cell.seed),
+        seeds=Seeds(split=suite.split_seed, hparams=suite.tune.seed, train=cell.seed),
+        draw=cell.draw,
         selection=None,
         scores=(),
         artifacts=None,
@@ -435,4 +513,4 @@ def plugin_specs(plan: Plan, used: Iterable[Choice]) -> tuple[PluginSpec, ...]:
 def timed(phase: str, seconds: dict[str, float]) -> Iterator[None]:
     start = time.perf_counter()
     yield
-    seconds[phase] = time.perf_counter() - start
+    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start

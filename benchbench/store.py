@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
 import warnings
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from benchbench.claims import Claims, writing
+from benchbench.disk import place
 from benchbench.record import Record, read_record
 from benchbench.terms import BadInput
 
@@ -140,19 +140,8 @@ class Store:
         return self.root / kind / f"{key}.safetensors"
 
     def _place(self, path: Path, content: bytes) -> None:
-        """Write beside, flush to disk, rename: no reader ever meets half a file."""
-        if not self.writes:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{uuid4().hex}.part")  # machines may share a store
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        if self.writes:
+            place(path, content)
 
 
 def enough_space(root: Path, needed: int) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.resources import files
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from benchbench.spelling import instead, split_chain
-from benchbench.terms import BadInput, Budget, Optimizer
+from benchbench.terms import BadInput, Budget, Optimizer, Rule
 
 SHIPPED = files("benchbench") / "suites"
 
@@ -57,6 +57,13 @@ def _listed(value: object) -> object:
     return tuple(listed) if isinstance(listed, list) else listed
 
 
+class TuneTable(Strict):
+    """How many settings of every method are tried; which one counts, a rule of selection says."""
+
+    draws: int = Field(ge=1)  # the first is what the suite says
+    seed: int = 0  # of the draws, which differ between training seeds
+
+
 class MethodTable(StageTable):
     """What a suite says of a method; its stage keys hold for all of its stages."""
 
@@ -81,6 +88,10 @@ class Suite(Strict):
     encoder: str
     readout: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("linear",)
     baseline: str | None = None  # the method that the board's last columns compare with
+    rule: Rule = "source_val"  # that the board ranks by
+    snapshots: int = Field(1, ge=1)  # states of a chain's end that rules choose among, the last too
+    tune: TuneTable = TuneTable(draws=1)
+    leave_one_out: bool = False  # whether each of several sources is a target, too, for the rule
     stage: StageTable = StageTable()
     method: tuple[MethodTable, ...] = Field(min_length=1)
 
@@ -103,6 +114,8 @@ class Suite(Strict):
         names = [method.name for method in methods]
         if twice := {name for name in names if names.count(name) > 1}:
             raise BadInput(f"two methods are named {min(twice)!r}; give one of them another name")
+        if self.rule == "oracle":
+            raise BadInput('rule = "oracle" reads target labels, and ranks nothing')
         if self.baseline is not None and self.baseline not in names:
             raise BadInput(f"baseline = {self.baseline!r}: {instead(self.baseline, names)}")
         if len(set(self.seeds)) < len(self.seeds):
@@ -122,8 +135,23 @@ class Suite(Strict):
         shifts = [Shift.parse(text, domain_names) for text in texts]
         if len(set(shifts)) < len(shifts):
             raise BadInput("shifts names a shift twice")
-        combined = product(self.seeds, self.methods(), shifts)
-        return [Cell(method, shift, seed) for seed, method, shift in combined]
+        held_out = [s for shift in shifts for s in shift.held_out()] if self.leave_one_out else []
+        within = [*dict.fromkeys(shifts + held_out)]
+        combined = product(self.seeds, self.methods(), range(self.tune.draws), within)
+        return [
+            Cell(method, shift, seed, draw)
+            for seed, method, draw, shift in combined
+            if shift in shifts or (method.chain and method.labels == "source")
+            if draw == 0 or method.chain
+        ]
+
+    def ranked_shifts(self, cells: Iterable["Cell"]) -> tuple[str, ...]:
+        """The shifts that its board averages over, of those of its cells."""
+        every = dict.fromkeys(cell.shift for cell in cells)
+        if self.shifts == ("all",):
+            return tuple(map(str, every))
+        asked = {tuple(split_shift(text)) for text in self.shifts}
+        return tuple(str(shift) for shift in every if (shift.sources, shift.targets) in asked)
 
 
 @dataclass(frozen=True)
@@ -162,7 +190,7 @@ class Shift:
     @classmethod
     def parse(cls, text: str, domain_names: Sequence[str]) -> "Shift":
         """Read ``a + b > c``; BadInput if a domain is unknown or on both sides."""
-        sides = [tuple(d.strip() for d in side.split("+")) for side in text.split(">")]
+        sides = split_shift(text)
         if len(sides) != 2:
             raise BadInput(f"shift {text!r} should read 'source > target'")
         for domain in (*sides[0], *sides[1]):
@@ -178,6 +206,14 @@ class Shift:
             raise BadInput(f"shift {text!r} leads from {min(both)!r} to itself")
         return cls(sides[0], sides[1])
 
+    def held_out(self) -> list["Shift"]:
+        """From all sources but one to this one, each in turn; none of a single source."""
+        return [
+            Shift(tuple(other for other in self.sources if other != source), (source,))
+            for source in self.sources
+            if len(self.sources) > 1
+        ]
+
     def seen(self, sees: Sees, domain_names: Sequence[str]) -> tuple[str, ...]:
         """The domains whose unlabelled rows a stage gets, in the data's order."""
         named = {
@@ -191,42 +227,69 @@ class Shift:
 
 @dataclass(frozen=True)
 class Cell:
-    """The smallest thing with a score: one method, one shift, one seed."""
+    """The smallest thing with a score: one method, one shift, one seed, one draw of settings."""
 
     method: Method
     shift: Shift
     seed: int
+    draw: int = 0
 
     @property
     def labelled(self) -> tuple[str, ...]:
         return self.shift.sources if self.method.labels == "source" else self.shift.targets
 
     def __str__(self) -> str:
-        return f"{self.method.name} · {self.shift} · seed {self.seed}"
+        drawn = f" · draw {self.draw}" if self.draw else ""
+        return f"{self.method.name} · {self.shift} · seed {self.seed}{drawn}"
 
 
-def chosen(cells: Sequence[Cell], only: str) -> list[Cell]:
-    """The cells that ``only`` means; BadInput if there is none."""
-    meant = [cell for cell in cells if matches(cell, only)]
+STALE = "stale"
+
+
+def chosen(
+    cells: Sequence[Cell], only: str, stale: Callable[[], Container[Cell]] = tuple
+) -> list[Cell]:
+    """The cells that ``only`` means; BadInput if there is none.
+
+    Where it says ``stale``, those of them that ``stale`` returns.
+    """
+    conditions = conditions_of(only)
+    named = [condition for condition in conditions if condition != STALE]
+    meant = [cell for cell in cells if matches(cell, named)]
+    if STALE in conditions:
+        old = stale()
+        return [cell for cell in meant if cell in old]
     if cells and not meant:
         raise BadInput(f"--only {only!r} leaves none of the {len(cells)} cells")
     return meant
 
 
-def matches(cell: Cell, only: str) -> bool:
-    """Whether a cell is meant by ``method=erm*,shift=scans > *,seed=0`` or by a part of its name.
+def conditions_of(only: str) -> list[str]:
+    """Of ``method=erm*,shift=scans > *,seed=0``, or a part of a cell's name."""
+    return [*filter(None, map(str.strip, re.split(r",(?=\s*(?:\w+\s*=|stale\s*$))", only)))]
 
-    Every condition, between commas, must hold; BadInput if one names no such thing.
-    """
-    fields = {"method": cell.method.name, "shift": str(cell.shift), "seed": str(cell.seed)}
-    for condition in filter(None, map(str.strip, re.split(r",(?=\s*\w+\s*=)", only))):
+
+def matches(cell: Cell, conditions: Sequence[str]) -> bool:
+    """Whether all of the conditions hold of a cell; BadInput if one names no such thing."""
+    fields = {
+        "method": cell.method.name,
+        "shift": str(cell.shift),
+        "seed": str(cell.seed),
+        "draw": str(cell.draw),
+    }
+    for condition in conditions:
         key, equals, pattern = condition.partition("=")
         if equals and key.strip() not in fields:
-            raise BadInput(f"--only {only!r}: {key!r} is not known; {instead(key, fields)}")
+            raise BadInput(f"--only {condition!r}: {key!r} is not known; {instead(key, fields)}")
         held = fnmatchcase(fields[key.strip()], pattern.strip()) if equals else key in str(cell)
         if not held:
             return False
     return True
+
+
+def split_shift(text: str) -> list[tuple[str, ...]]:
+    """The names on each side of ``a + b > c``."""
+    return [tuple(name.strip() for name in side.split("+")) for side in text.split(">")]
 
 
 def _methods(table: MethodTable, suite: Suite) -> list[Method]:
@@ -273,7 +336,7 @@ def _fields(name: str, below: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]
 
     Its own keys come before those of the other suite, key by key in [stage]; its methods after.
     """
-    where, text = _text(name)
+    where, text = _placed(name)
     try:
         fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -300,7 +363,12 @@ def _fields(name: str, below: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]
     return where, both
 
 
-def _text(name: str) -> tuple[str, str]:
+def text_of(name: str) -> str:
+    """The TOML of a shipped suite or a file; BadInput if there is none."""
+    return _placed(name)[1]
+
+
+def _placed(name: str) -> tuple[str, str]:
     """Where a suite is, in words, and its text."""
     if (shipped := SHIPPED / f"{name}.toml").is_file():
         return f"suite {name}", shipped.read_text(encoding="utf-8")
@@ -324,7 +392,11 @@ def _sentence(error: ValidationError) -> str:
     place = [str(part) for part in fault["loc"]]
     key = place[-1] if place else "the file"
     at = f" in {_place(fault['loc'][:-1])}" if len(place) > 1 else ""
-    tables: dict[str, type[Strict]] = {"stage": StageTable, "chain": StageTable}
+    tables: dict[str, type[Strict]] = {
+        "stage": StageTable,
+        "chain": StageTable,
+        "tune": TuneTable,
+    }
     if fault["type"] == "extra_forbidden":
         owner = next((part for part in reversed(place[:-1]) if not part.isdigit()), "")
         table = MethodTable if owner == "method" else tables.get(owner, Suite)

@@ -11,6 +11,19 @@ TRAIN, VAL, TEST = 0, 1, 2  # the values of `split`
 
 Precision = Literal["bf16", "fp32"]
 Optimizer = Literal["adamw", "sgd", "lars"]
+Rule = Literal[  # of selection, by which the draws and snapshots of a method are chosen among
+    "last",  # nothing is chosen: what the suite says, at its end
+    "source_val",
+    "leave_one_out",
+    "dev",
+    "entropy",
+    "infomax",
+    "snd",
+    "bnm",
+    "class_ami",
+    "rankme",
+    "oracle",  # reads target labels, and is never ranked
+]
 
 
 class BadInput(Exception):

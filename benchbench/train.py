@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ def train(
     precision: Precision,
     compiled: bool = False,
     watch: Watch | None = None,
+    pauses: Mapping[int, Callable[[], object]] = MappingProxyType({}),
     lap: Lap | None = None,
     checkpoints: Checkpoints | None = None,
     resume: Mapping[str, Tensor] | None = None,
@@ -65,9 +67,10 @@ def train(
     """Train encoder and objective in place, on their device; return the loss of every step.
 
     The learning rate rises linearly and falls as a cosine to zero; norms and biases are not
-    decayed. ``resume`` is a state that ``checkpoints`` saved: going on from it gives, bit for bit,
-    what an uninterrupted run gives. In a group of processes (torch.distributed) each calls it with
-    the same, and ends where one process would. Raises Diverged.
+    decayed. ``pauses`` are called after so many steps. ``resume`` is a state that ``checkpoints``
+    saved: going on from it gives, bit for bit, what an uninterrupted run gives. In a group of
+    processes (torch.distributed) each calls it with the same, and ends where one process would.
+    Raises Diverged.
     """
     encoder.train(objective.encoder_lr > 0)  # a frozen encoder keeps its statistics too
     objective.train()
@@ -106,6 +109,9 @@ def train(
                 check_finite(losses[:done])
             if watch:
                 watch(done, loss.detach())
+            if done in pauses:
+                check_finite(losses[:done])
+                pauses[done]()
             if checkpoints and time.monotonic() - saved > checkpoints.every and done < budget.steps:
                 check_finite(losses[:done])
                 checkpoints.save(state(encoder, objective, optimizer, losses, done))

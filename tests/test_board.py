@@ -9,14 +9,9 @@ from statistics import mean, stdev
 import pytest
 from tiny import SUITE
 
-from benchbench.board.table import (
-    ALL_DIAGNOSTICS,
-    Expected,
-    diagnostics_named,
-    published,
-    render,
-    rows,
-)
+from benchbench.board import text
+from benchbench.board.sources import Expected, Source, expected_of, of_folder
+from benchbench.board.table import ALL_DIAGNOSTICS, board, diagnostics_named
 from benchbench.diagnose.table import features_table
 from benchbench.launch.local import run_cells
 from benchbench.record import Diagnostics, Record
@@ -25,6 +20,22 @@ from benchbench.terms import BadInput
 
 ROOT = Path(__file__).parent.parent
 BOARD = ROOT / "leaderboards" / "digits"
+
+
+def made(records, wanted=None, columns=()):
+    return board(Source("made", wanted or expected_of(records), tuple(records)), columns)
+
+
+def rows(records, wanted, columns=()):
+    return made(records, wanted, columns).rows
+
+
+def render(records, wanted=None, form="markdown", columns=()):
+    return text.render(made(records, wanted, columns), form)
+
+
+def published(folder, form="markdown"):
+    return text.render(board(of_folder(folder)), form)
 
 
 class Silent:
@@ -81,10 +92,10 @@ def records(template):
 def test_means_spreads_and_differences_are_those_of_the_seeds(records):
     first, second = rows(records, WANTED)
     assert (first.method, second.method) == ("simclr", "erm")
-    assert str(first.entries["a > b"]) == f"{mean((70, 90)):.1f} ± {stdev((70, 90)):.1f}"
+    assert text.said(first.entries["a > b"]) == f"{mean((70, 90)):.1f} ± {stdev((70, 90)):.1f}"
     assert first.average == pytest.approx((65, 75))
-    assert first.difference == pytest.approx(70 - 45)
-    assert second.difference is None
+    assert first.against.difference == pytest.approx(70 - 45)
+    assert second.against is None
     assert first.source == pytest.approx((90, 90))
 
 
@@ -93,19 +104,19 @@ def test_a_missing_or_failed_cell_is_shown_and_never_averaged_away(records, temp
     failed = record(template, "erm", "b > a", 1, 0.0, status="diverged", scores=(), reason="NaN")
     kept = [r for r in records if r.cell_id != failed.cell_id]
     table = {row.method: row for row in rows([*kept, failed], WANTED)}
-    assert str(table["simclr"].entries[gone.shift]) == "1 missing"
-    assert str(table["erm"].entries["b > a"]) == "1 diverged"
-    assert str(table["erm"].entries["a > b"]) == "55.0 ± 7.1"
+    assert text.said(table["simclr"].entries[gone.shift]) == "1 missing"
+    assert text.said(table["erm"].entries["b > a"]) == "1 diverged"
+    assert text.said(table["erm"].entries["a > b"]) == "55.0 ± 7.1"
     for row in table.values():
-        assert row.average == () and row.difference is None
-    text = render([*kept, failed], WANTED)
-    assert "1 missing" in text and "1 diverged" in text
+        assert row.average == () and row.against is None
+    shown = render([*kept, failed], WANTED)
+    assert "1 missing" in shown and "1 diverged" in shown
 
 
 def test_a_method_without_any_record_has_a_row(records):
     wanted = Expected(("erm", "simclr", "dann"), SHIFTS, (0, 1), "erm")
     last = rows(records, wanted)[-1]
-    assert (last.method, str(last.entries["a > b"])) == ("dann", "2 missing")
+    assert (last.method, text.said(last.entries["a > b"])) == ("dann", "2 missing")
 
 
 def test_references_and_ceilings_are_not_ranked_with_methods(records, template):
@@ -169,7 +180,7 @@ def test_every_format_says_the_same(records):
 
 def test_a_name_with_a_pipe_does_not_break_the_table(records):
     renamed = [r.model_copy(update={"method": "a|b"}) for r in records if r.method == "erm"]
-    text = render(renamed)
+    shown = render(renamed)
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert r"a\|b" in text
     assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
@@ -199,7 +210,7 @@ def test_columns_of_diagnostics_are_means_over_shifts_and_spread_over_seeds(diag
     simclr, erm = rows(diagnosed, WANTED, columns)
     assert erm.diagnostics == {"effective_rank": (2.0, 3.0), "domain_accuracy": (0.5, 0.5)}
     assert simclr.diagnostics["effective_rank"] == (), "what one cell lacks is not averaged away"
-    text = render(diagnosed, WANTED, "markdown", columns)
+    shown = render(diagnosed, WANTED, "markdown", columns)
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
     assert [cell.strip() for cell in lines["erm"].split("|")[-3:-1]] == ["2.5 ± 0.71", "0.5 ± 0"]
     assert [cell.strip() for cell in lines["simclr"].split("|")[-3:-1]] == ["–", "0.5 ± 0"]
@@ -217,7 +228,7 @@ def test_columns_of_diagnostics_are_means_over_shifts_and_spread_over_seeds(diag
 
 def test_a_board_without_columns_is_the_same_with_diagnostics_and_without(records, diagnosed):
     for form in ("markdown", "csv", "latex", "json"):
-        text = render(records, WANTED, form)
+        shown = render(records, WANTED, form)
         assert text == render(diagnosed, WANTED, form)
         assert "rank" not in text and "diagnostics" not in text
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from test_run import METHODS, Count, lasting, run_all
 
 from benchbench.cli import main
-from benchbench.gather import export_store, import_store
+from benchbench.gather import everything, export_files, import_store
 from benchbench.launch.local import run_cells
 from benchbench.record import read_records
 from benchbench.store import Store
@@ -16,12 +16,16 @@ from benchbench.suite import chosen
 from benchbench.terms import BadInput
 
 
+def export(store, archive, *, records_only):
+    export_files(store, archive, everything(store, records_only=records_only))
+
+
 def test_two_machines_do_a_half_each_and_one_gathers_both(plan_of, tmp_path):
     run_all(plan_of(METHODS, tmp_path / "whole"))
     for number, shift in enumerate(("left > right", "right > left")):
         plan = plan_of(METHODS, tmp_path / f"part-{number}")
         run_cells(plan, chosen(plan.cells, f"shift={shift}"), Count())
-        export_store(plan.store, tmp_path / f"{number}.tar", records_only=False)
+        export(plan.store, tmp_path / f"{number}.tar", records_only=False)
     gathered = Store(tmp_path / "gathered")
     first, second = (import_store(gathered, tmp_path / f"{n}.tar") for n in range(2))
     assert (first.records, first.known, second.records) == (6, 0, 6)
@@ -35,8 +39,8 @@ def test_two_machines_do_a_half_each_and_one_gathers_both(plan_of, tmp_path):
         for name in ("whole", "gathered")
     )
     assert whole == again
-    export_store(gathered, tmp_path / "a.tar", records_only=True)
-    export_store(gathered, tmp_path / "b.tar", records_only=True)
+    export(gathered, tmp_path / "a.tar", records_only=True)
+    export(gathered, tmp_path / "b.tar", records_only=True)
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
     assert import_store(Store(tmp_path / "few"), tmp_path / "a.tar").stages == 0
 
@@ -51,11 +55,11 @@ def test_what_is_damaged_or_strange_is_left_out_and_told(plan_of, tmp_path):
     record.write_text(record.read_text().replace('"seed', '"sead'))
     predictions = other.with_suffix(".safetensors")
     predictions.write_bytes(predictions.read_bytes()[:-1] + b"!")
-    export_store(store, archive, records_only=False)
+    export(store, archive, records_only=False)
     with tarfile.open(archive, "a") as tar:
         for name in ("../out.json", "stages/../../out.json"):
             tar.add(Path(__file__), name)
-    result = CliRunner().invoke(main, ["import", str(archive), "--store", str(tmp_path / "new")])
+    result = CliRunner().invoke(main, ["store", "import", str(archive), "--store", str(tmp_path / "new")])
     assert result.exit_code == 1
     for words in (f"{stage.name} is damaged", "is no record", "has other predictions than it says",
                   "../out.json is nothing that"):  # fmt: skip
@@ -70,7 +74,7 @@ def test_what_is_no_archive_is_told(tmp_path):
     with pytest.raises(BadInput, match="cannot be read as an archive of a store"):
         import_store(Store(tmp_path / "new"), tmp_path / "x.tar")
     with pytest.raises(BadInput, match="has nothing to export"):
-        export_store(Store(tmp_path / "new"), tmp_path / "y.tar", records_only=False)
+        export(Store(tmp_path / "new"), tmp_path / "y.tar", records_only=False)
     assert not (tmp_path / "y.tar").exists()
 
 
@@ -78,7 +82,7 @@ def test_a_record_without_a_score_replaces_nothing(plan_of, tmp_path):
     plan, archive = plan_of(METHODS.replace("simclr", "unstable(error='bad')")), tmp_path / "x.tar"
     (cell,) = [c for c in plan.cells if str(c).startswith("unstable(error='bad') · left > right")]
     run_cells(plan, [cell], Count())
-    assert export_store(plan.store, archive, records_only=True) == 1
+    export(plan.store, archive, records_only=True)
     other = Store(tmp_path / "other")
     assert import_store(other, archive).records == 1
     assert import_store(other, archive).known == 1

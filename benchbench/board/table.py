@@ -1,34 +1,29 @@
-"""Records in, a table out. A pure function of the records and of what the suite expected."""
+"""Records in, a table out. A pure function of the records and of what is known beside them."""
 
-import csv
-import io
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from statistics import mean, stdev
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from statistics import mean
 from typing import Literal
 
-from tabulate import tabulate
+import numpy as np
 
-from benchbench.record import Diagnostics, Record, read_records
+from benchbench.board import statistics
+from benchbench.board.selection import RULES, Place, State, chosen, held_out_of, states_of
+from benchbench.board.sources import Expected, Level, Reported, Source
+from benchbench.board.statistics import Comparison, Results, Stratum
+from benchbench.board.truth import Truth
+from benchbench.record import Cost, Diagnostics, Record, prediction_name, value_of
 from benchbench.spelling import instead
-from benchbench.suite import Cell, Suite
-from benchbench.terms import BadInput
+from benchbench.terms import BadInput, Rule
 
 ALL_DIAGNOSTICS = tuple(Diagnostics.model_fields)
 HANDFUL = ("class_cosine", "domain_cosine", "domain_accuracy", "effective_rank")
+LEAST_SEEDS = 3  # to be ranked
 
-
-@dataclass(frozen=True)
-class Expected:
-    """What a suite asks for, by name: the rows, the columns, and what each is averaged over."""
-
-    methods: tuple[str, ...]
-    shifts: tuple[str, ...]
-    seeds: tuple[int, ...]
-    baseline: str | None = None
+Group = Literal["method", "reference", "ceiling", "reported"]
+GROUPS: tuple[Group, ...] = ("method", "reference", "ceiling", "reported")
 
 
 @dataclass(frozen=True)
@@ -36,122 +31,358 @@ class Entry:
     """One method on one shift. Percents, one per seed; none if a seed lacks one."""
 
     values: tuple[float, ...]
-    lacks: dict[str, int]  # how many seeds are missing, failed, diverged or oom
+    lacks: Mapping[str, int]  # how many seeds are missing, failed, diverged, oom or stale
 
-    def __str__(self) -> str:
-        if self.lacks:
-            return ", ".join(f"{count} {status}" for status, count in self.lacks.items())
-        return spread(self.values)
+
+@dataclass(frozen=True)
+class Ranks:
+    """A place among the methods that can be ranked. Percents."""
+
+    place: int  # by the mean
+    low: int  # the best that cannot be ruled out, at 95 % for all methods at once
+    high: int
+    tie: int  # methods of one number cannot be told from the first of them
+    mean_rank: float  # over shifts
+    borda: float  # methods left behind, summed over shifts; half for equals
+    iqm: float  # interquartile mean over shifts and seeds
+    worst: float  # the mean on the shift where it is lowest
+    worst_shift: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method on every shift."""
+    """One method on every shift, by the board's rule of selection."""
 
     method: str
-    group: str  # "method", "reference" where nothing is trained, "ceiling" on target labels
+    group: Group  # "reference" where nothing is trained, "ceiling" on target labels
     reads: str
     sees: str
     readout: str
-    entries: dict[str, Entry]
+    entries: Mapping[str, Entry]
     source: tuple[float, ...]  # on the source domain's test rows, if there are, per seed
     average: tuple[float, ...]  # over shifts, per seed; empty unless every cell is scored
-    difference: float | None  # of the average to the baseline's, paired by shift and seed
+    interval: tuple[float, float] | None  # of the mean, 95 %
+    against: Comparison | None  # the baseline, in percent
+    ranks: Ranks | None
+    unranked: str  # why, if it is not
+    by_rule: Mapping[Rule, float | None]  # the mean by every rule; where there is a choice
     images_seen: int | None
     seconds: float | None  # training, features and readout of one cell, all stages counted
-    diagnostics: dict[str, tuple[float, ...]]  # by name, as the average; those asked for
+    diagnostics: Mapping[str, tuple[float, ...]]  # by name, as the average; those asked for
+    level: Level | None = None  # of what somebody else has sent
+    reported: Reported | None = None
 
     @property
     def complete(self) -> bool:
         return bool(self.average)
 
+    @property
+    def draws(self) -> bool:
+        """Whether there was anything to choose."""
+        return bool(self.by_rule)
 
-def rows(
-    records: Sequence[Record], expected: Expected | None = None, columns: Sequence[str] = ()
-) -> list[Row]:
-    """One row per method: complete ones first, best first; references and ceilings last.
-
-    ``columns`` are names of diagnostics.
-    """
-    by_cell: dict[tuple[str, str, int], Record] = {}
-    for record in records:
-        place = (record.method, record.shift, record.seeds.train)
-        if place in by_cell:
-            ids = f"{by_cell[place].cell_id[:12]} and {record.cell_id[:12]}"
-            raise BadInput(f"two records, {ids}, are of {' · '.join(map(str, place))}")
-        by_cell[place] = record
-    wanted = expected or expected_of(records)
-    drafts = {method: _row(method, by_cell, wanted, columns) for method in wanted.methods}
-    baseline = drafts.get(wanted.baseline or "")
-    finished = [_compared(row, baseline) for row in drafts.values()]
-    groups = ("method", "reference", "ceiling")
-    order = {row.method: place for place, row in enumerate(finished)}
-
-    def rank(row: Row) -> tuple[int, bool, float, int]:
-        best_first = -mean(row.average) if row.complete else 0.0
-        return groups.index(row.group), not row.complete, best_first, order[row.method]
-
-    return sorted(finished, key=rank)
+    @property
+    def oracle_gap(self) -> float | None:
+        """How much more the oracle's choice would have reached, in points."""
+        best = self.by_rule.get("oracle")
+        return best - mean(self.average) if best is not None and self.complete else None
 
 
-def expected_of(records: Sequence[Record]) -> Expected:
-    """What records alone let one expect: every method on every shift with every seed."""
-    return Expected(
-        tuple(sorted({record.method for record in records})),
-        tuple(sorted({record.shift for record in records})),
-        tuple(sorted({record.seeds.train for record in records})),
+@dataclass(frozen=True)
+class Board:
+    """Rows, best first; references, ceilings and what papers say come last."""
+
+    source: Source
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...]  # of diagnostics
+    metric: str
+
+    @property
+    def shifts(self) -> tuple[str, ...]:
+        return self.source.expected.shifts
+
+    @property
+    def compares(self) -> str | None:
+        """The baseline, if there is one."""
+        return self.source.expected.baseline
+
+    @property
+    def ranked(self) -> list[Row]:
+        return [row for row in self.rows if row.ranks]
+
+    @property
+    def rules(self) -> list[Rule]:
+        """Those by which anything was chosen; none where there was no choice."""
+        told = [row.by_rule for row in self.rows]
+        return [rule for rule in RULES if any(by.get(rule) is not None for by in told)]
+
+
+def board(source: Source, columns: Sequence[str] = ()) -> Board:
+    """BadInput if the records differ in what they were measured on, or two are of one cell."""
+    check_alike([record for record in source.records if record.cell_id not in source.stale])
+    places = by_place(source.records)
+    drafts = [draft(source, places, method, columns) for method in source.expected.methods]
+    rows = ranked(compared(drafts, source.expected.baseline))
+    rows += [row_of_report(told, source.expected.shifts) for told in source.reported]
+    metric = next((record.data.metric for record in source.records), "accuracy")
+    return Board(source, tuple(sorted(rows, key=place_of)), tuple(columns), metric)
+
+
+def place_of(row: Row) -> tuple[int, bool, bool, float]:
+    """Best first within a group, of those that can be ranked, then of those that are complete."""
+    best_first = -mean(row.average) if row.complete else 0.0
+    return GROUPS.index(row.group), row.ranks is None, not row.complete, best_first
+
+
+def check_alike(records: Sequence[Record]) -> None:
+    for what, values in (
+        ("data", {record.data.fingerprint[:12] for record in records}),
+        ("protocols", {record.protocol for record in records}),
+        ("precisions", {record.spec.precision for record in records}),
+    ):
+        if len(values) > 1:
+            raise BadInput(f"the records are of several {what}: {', '.join(sorted(values))}")
+
+
+def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
+    """The records of every method, shift and training seed, by draw. BadInput for two of one."""
+    found: dict[Place, list[Record]] = {}
+    for record in sorted(records, key=lambda r: r.draw):
+        mine = found.setdefault((record.method, record.shift, record.seeds.train), [])
+        if mine and mine[-1].draw == record.draw:
+            ids = " and ".join(sorted(r.cell_id[:12] for r in (mine[-1], record)))
+            named = f"{record.method} · {record.shift} · {record.seeds.train}"
+            raise BadInput(f"two records, {ids}, are of {named}")
+        mine.append(record)
+    return found
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A row, and what tests compare it by: nothing, unless it is complete."""
+
+    row: Row
+    results: Results | None
+
+
+def draft(
+    source: Source, places: Mapping[Place, list[Record]], method: str, columns: Sequence[str]
+) -> Draft:
+    wanted = source.expected
+    records = [r for place, members in places.items() if place[0] == method for r in members]
+    picked = picks(places, method, wanted, wanted.rule)
+    entries = {
+        shift: entry(
+            [state_of(source, places, method, shift, seed) for seed in wanted.seeds],
+            [picked[shift, seed] for seed in wanted.seeds],
+        )
+        for shift in wanted.shifts
+    }
+    complete = bool(entries) and not any(entry.lacks for entry in entries.values())
+    every = (
+        [
+            [state for shift in wanted.shifts if (state := picked[shift, seed])]
+            for seed in wanted.seeds
+        ]
+        if complete
+        else []
     )
-
-
-def _row(
-    method: str,
-    by_cell: dict[tuple[str, str, int], Record],
-    wanted: Expected,
-    columns: Sequence[str],
-) -> Row:
-    entries, averages, sources = {}, [], []
-    diagnostics: dict[str, tuple[float, ...]] = dict.fromkeys(columns, ())
-    mine = [r for (name, _, _), r in sorted(by_cell.items()) if name == method]
-    for shift in wanted.shifts:
-        found = [by_cell.get((method, shift, seed)) for seed in wanted.seeds]
-        states = Counter("missing" if r is None else r.status for r in found)
-        lacks = {status: states[status] for status in sorted(states) if status != "scored"}
-        values = percents([r for r in found if r is not None and r.scores], "target")
-        entries[shift] = Entry(() if lacks else tuple(values), lacks)
-    if wanted.shifts and not any(entry.lacks for entry in entries.values()):
-        for seed in wanted.seeds:
-            scored = [by_cell[method, shift, seed] for shift in wanted.shifts]
-            averages.append(mean(percents(scored, "target")))
-            if known := percents(scored, "source"):
-                sources.append(mean(known))
-        every = [[by_cell[method, shift, s] for shift in wanted.shifts] for s in wanted.seeds]
-        diagnostics = {name: _diagnosed(every, name) for name in columns}
-    costs = [record.cost for record in mine if record.cost]
-    seconds = [
-        sum(s.seconds for s in c.stages) + c.features_seconds + c.readout_seconds for c in costs
-    ]
-    spec = mine[0].spec if mine else None
-    chain = spec.chain if spec else ()
-    group = "method" if chain else "reference"
-    return Row(
+    results = results_of(source, every) if complete else None
+    first = records[0] if records else None
+    chain = first.spec.chain if first else ()
+    costs = [record.cost for record in records if record.cost]
+    averages = tuple(mean(percents(states, "target")) for states in every)
+    row = Row(
         method=method,
-        group="ceiling" if spec and spec.labels == "target" else group,
+        group=group_of(first),
         reads=joined(" + ".join(stage.reads) or "images" for stage in chain),
         sees=joined(stage.sees for stage in chain),
-        readout=spec.readout.partition("(")[0] if spec else "–",
+        readout=first.spec.readout.partition("(")[0] if first else "–",
         entries=entries,
-        source=tuple(sources),
-        average=tuple(averages),
-        difference=None,
-        images_seen=max((c.images_seen for c in costs), default=None),
-        seconds=mean(seconds) if seconds else None,
-        diagnostics=diagnostics,
+        source=tuple(mean(known) for states in every if (known := percents(states, "source"))),
+        average=averages,
+        interval=in_percent(statistics.interval(results)) if results else None,
+        against=None,
+        ranks=None,
+        unranked=why_unranked(group_of(first), entries, len(wanted.seeds)),
+        by_rule=by_rule(places, method, wanted),
+        images_seen=max((cost.images_seen for cost in costs), default=None),
+        seconds=mean(map(seconds_of, costs)) if costs else None,
+        diagnostics={name: diagnosed(every, name) for name in columns},
+        level=source.levels.get(method),
+    )
+    return Draft(row, results)
+
+
+def group_of(record: Record | None) -> Group:
+    if record is not None and record.spec.labels == "target":
+        return "ceiling"
+    return "reference" if record is not None and not record.spec.chain else "method"
+
+
+def why_unranked(group: Group, entries: Mapping[str, Entry], seeds: int) -> str:
+    if group != "method":
+        return {"reference": "trains nothing", "ceiling": "reads target labels"}.get(group, "")
+    if lacks := sorted({status for entry in entries.values() for status in entry.lacks}):
+        return ", ".join(lacks)
+    return f"{seeds} of {LEAST_SEEDS} seeds" if seeds < LEAST_SEEDS else ""
+
+
+def picks(
+    places: Mapping[Place, list[Record]], method: str, wanted: Expected, rule: Rule
+) -> dict[tuple[str, int], State | None]:
+    """What the rule chooses for every shift and seed."""
+    found = {}
+    for shift, seed in product(wanted.shifts, wanted.seeds):
+        place = (method, shift, seed)
+        states = states_of(places.get(place, ()))
+        found[shift, seed] = chosen(states, rule, held_out_of(places, place))
+    return found
+
+
+def by_rule(
+    places: Mapping[Place, list[Record]], method: str, wanted: Expected
+) -> dict[Rule, float | None]:
+    """The mean over shifts and seeds, in percent, by every rule; nothing without a choice."""
+    mine = [records for (name, _, _), records in places.items() if name == method]
+    if not any(len(states_of(records)) > 1 for records in mine):
+        return {}
+    told: dict[Rule, float | None] = {}
+    for rule in RULES:
+        states = [*picks(places, method, wanted, rule).values()]
+        values = percents([state for state in states if state], "target")
+        told[rule] = mean(values) if states and len(values) == len(states) else None
+    return told
+
+
+def state_of(
+    source: Source, places: Mapping[Place, list[Record]], method: str, shift: str, seed: int
+) -> str:
+    """What became of a method with one seed: scored, or what it lacks."""
+    records = places.get((method, shift, seed), [])
+    if any(record.cell_id in source.stale for record in records):
+        return "stale"
+    trains = any(record.spec.chain for record in records)
+    if len(records) < (source.expected.draws if trains else 1):
+        return "missing"
+    states = [record.status for record in records]
+    if "failed" in states:
+        return "failed"
+    return "scored" if "scored" in states else states[0]
+
+
+def entry(states: Sequence[str], picked: Sequence[State | None]) -> Entry:
+    """``states`` are what became of every seed, ``picked`` what the rule chose."""
+    told = [
+        "undecided" if state == "scored" and pick is None else state
+        for state, pick in zip(states, picked, strict=True)
+    ]
+    lacks = Counter(state for state in told if state != "scored")
+    values = percents([pick for pick in picked if pick], "target")
+    known = {*lacks} <= {"stale"} and len(values) == len(picked)
+    return Entry(tuple(values) if known else (), dict(sorted(lacks.items())))
+
+
+def results_of(source: Source, every: Sequence[Sequence[State]]) -> Results:
+    """``every`` are the states of each seed, in the order of the shifts."""
+    values = np.array([[value_of(s.scores, "target") for s in states] for states in every]).T
+    if source.truth is None or source.truth.metric != "accuracy":
+        return Results(values, ())
+    strata: list[Stratum] = []
+    for states in zip(*every, strict=True):
+        targets = states[0].record.data.targets
+        for domain in targets:
+            right = [rows_right(source, source.truth, state, domain) for state in states]
+            known = [rows for rows in right if rows is not None]
+            if len(known) < len(right):
+                return Results(values, ())
+            strata.append(Stratum(1 / (len(every[0]) * len(targets)), np.stack(known), domain))
+    return Results(values, tuple(strata))
+
+
+def rows_right(source: Source, truth: Truth, state: State, domain: str) -> np.ndarray | None:
+    """bool [N]: whether each test row with a label is right; None where it is not known."""
+    predicted = source.predictions(state.record).get(prediction_name(domain, state.step))
+    labels = truth.labels.get(domain)
+    if predicted is None or labels is None or len(predicted) != len(labels):
+        return None
+    return (predicted == labels)[labels >= 0]
+
+
+def compared(drafts: Sequence[Draft], baseline: str | None) -> list[Draft]:
+    """With the difference of each to the baseline."""
+    base = next((d.results for d in drafts if d.row.method == baseline), None)
+
+    def against(one: Draft) -> Comparison | None:
+        if base is None or one.results is None or one.row.method == baseline:
+            return None
+        told = statistics.compare(one.results, base)
+        low, high = (None if end is None else 100 * end for end in (told.low, told.high))
+        return replace(told, difference=100 * told.difference, low=low, high=high)
+
+    return [replace(d, row=replace(d.row, against=against(d))) for d in drafts]
+
+
+def ranked(drafts: Sequence[Draft]) -> list[Row]:
+    """Rows, with ranks where there is nothing against it."""
+    able = [d for d in drafts if d.results is not None and not d.row.unranked]
+    able.sort(key=lambda d: -mean(d.row.average))
+    others = [d.row for d in drafts if d not in able]
+    if not able:
+        return others
+    results = [d.results for d in able if d.results is not None]
+    tests = statistics.every_pair(results)
+    means = np.stack([told.values.mean(1) for told in results])  # [M, S]
+    low, high = statistics.rank_intervals(tests).T
+    ties = statistics.ties(range(len(able)), tests.adjusted)
+    borda = statistics.borda(means)
+    mean_ranks = statistics.mean_ranks(means)
+    shifts = [*able[0].row.entries]
+    rows = []
+    for place, (one, told) in enumerate(zip(able, results, strict=True)):
+        worst, lowest = statistics.worst(told.values)
+        ranks = Ranks(
+            place=place + 1,
+            low=int(low[place]),
+            high=int(high[place]),
+            tie=int(ties[place]),
+            mean_rank=float(mean_ranks[place]),
+            borda=float(borda[place]),
+            iqm=100 * statistics.interquartile_mean(told.values),
+            worst=100 * lowest,
+            worst_shift=shifts[worst],
+        )
+        rows.append(replace(one.row, ranks=ranks))
+    return rows + others
+
+
+def row_of_report(told: Reported, shifts: Sequence[str]) -> Row:
+    entries = {s: Entry((told.values[s],) if s in told.values else (), {}) for s in shifts}
+    whole = all(entry.values for entry in entries.values())
+    return Row(
+        method=told.method,
+        group="reported",
+        reads="–",
+        sees="–",
+        readout="–",
+        entries=entries,
+        source=(),
+        average=(mean(told.values[shift] for shift in shifts),) if shifts and whole else (),
+        interval=None,
+        against=None,
+        ranks=None,
+        unranked="from a paper",
+        by_rule={},
+        images_seen=None,
+        seconds=None,
+        diagnostics={},
+        reported=told,
     )
 
 
-def _diagnosed(every: Sequence[Sequence[Record]], name: str) -> tuple[float, ...]:
+def diagnosed(every: Sequence[Sequence[State]], name: str) -> tuple[float, ...]:
     """One number for the records of every seed, their mean; none if one of them lacks it."""
-    told = [[diagnostic(record, name) for record in records] for records in every]
+    told = [[diagnostic(state.record, name) for state in states] for states in every]
     whole = [[value for value in values if value is not None] for values in told]
     return tuple(map(mean, whole)) if whole == told else ()
 
@@ -160,35 +391,22 @@ def diagnostic(record: Record, name: str) -> float | None:
     return getattr(record.diagnostics, name, None)
 
 
-def _compared(row: Row, baseline: Row | None) -> Row:
-    if baseline is None or baseline.method == row.method:
-        return row
-    if not (row.complete and baseline.complete):
-        return row
-    return Row(**{**vars(row), "difference": mean(row.average) - mean(baseline.average)})
-
-
-def percents(records: Iterable[Record], role: Literal["source", "target"]) -> list[float]:
-    values = [record.value(role) for record in records]
+def percents(states: Iterable[State | Record], role: Literal["source", "target"]) -> list[float]:
+    values = [value_of(state.scores, role) for state in states]
     return [100 * value for value in values if value is not None]
+
+
+def in_percent(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (100 * interval[0], 100 * interval[1])
+
+
+def seconds_of(cost: Cost) -> float:
+    trained = sum(stage.seconds for stage in cost.stages)
+    return trained + cost.features_seconds + cost.readout_seconds
 
 
 def joined(parts: Iterable[str]) -> str:
     return " > ".join(parts) or "–"
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation (n − 1)."""
-    if not values:
-        return "–"
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
-
-
-def figure(values: Sequence[float]) -> str:
-    """Mean ± standard deviation (n − 1) of a diagnostic, to three digits and to two."""
-    if not values:
-        return "–"
-    return f"{mean(values):.3g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
 def diagnostics_named(text: str) -> tuple[str, ...]:
@@ -203,155 +421,3 @@ def diagnostics_named(text: str) -> tuple[str, ...]:
             raise BadInput(f"no column is named {name!r}; {near}")
     wanted = [HANDFUL if name == "diagnostics" else (name,) for name in named]
     return tuple(dict.fromkeys(name for names in wanted for name in names))
-
-
-def explained(columns: Sequence[str]) -> str:
-    """A sentence for each of the diagnostics."""
-    return "\n".join(
-        f"* *{name}*: {Diagnostics.model_fields[name].description}." for name in columns
-    )
-
-
-def render(
-    records: Sequence[Record],
-    expected: Expected | None = None,
-    form: str = "markdown",
-    columns: Sequence[str] = (),
-) -> str:
-    """The board as text: ``form`` is markdown, csv, latex or json, ``columns`` are diagnostics.
-
-    BadInput if the records differ in what they were measured on: the data, protocol or precision.
-    """
-    for what, values in (
-        ("data", {record.data.fingerprint[:12] for record in records}),
-        ("protocols", {record.protocol for record in records}),
-        ("precisions", {record.spec.precision for record in records}),
-    ):
-        if len(values) > 1:
-            raise BadInput(f"the records are of several {what}: {', '.join(sorted(values))}")
-    table = rows(records, expected, columns)
-    baseline = expected.baseline if expected else None
-    if form == "json":
-        shown = [
-            {k: v for k, v in asdict(row).items() if k != "diagnostics" or columns} for row in table
-        ]
-        return json.dumps(shown, indent=1, allow_nan=False) + "\n"
-    if form == "csv":
-        return _csv(table, columns)
-    shifts = list(table[0].entries) if table else []
-    head = ["method", "reads", "sees", "readout", *shifts, "mean"]
-    head += ([f"vs {baseline}"] if baseline else []) + ["source", "images", "s", *columns]
-    body = [_line(row, baseline is not None) for row in table]
-    if form == "latex":
-        return tabulate(body, head, tablefmt="latex_booktabs", disable_numparse=True) + "\n"
-    body = [[cell.replace("|", "\\|") for cell in line] for line in body]
-    align = ["left"] * 4 + ["right"] * (len(head) - 4)
-    text = tabulate(body, head, tablefmt="github", disable_numparse=True, colalign=align)
-    return f"{text}\n\n{_legend(records, table, columns)}"
-
-
-def _line(row: Row, compares: bool) -> list[str]:
-    mark = {"method": "", "reference": " (reference)", "ceiling": " (ceiling)"}[row.group]
-    difference = "–" if row.difference is None else f"{row.difference:+.1f}"
-    return [
-        row.method + mark,
-        row.reads,
-        row.sees,
-        row.readout,
-        *map(str, row.entries.values()),
-        spread(row.average),
-        *([difference] if compares else []),
-        spread(row.source),
-        "–" if row.images_seen is None else f"{row.images_seen:,}",
-        "–" if row.seconds is None else f"{row.seconds:.0f}",
-        *map(figure, row.diagnostics.values()),
-    ]
-
-
-def _csv(table: Sequence[Row], extra: Sequence[str]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    shifts = list(table[0].entries) if table else []
-    columns = [f"{shift} {what}" for shift in shifts for what in ("mean", "sd", "seeds", "lacks")]
-    start = ["method", "group", "reads", "sees", "readout"]
-    end = ["mean", "sd", "difference", "source", "images_seen", "seconds"]
-    end += [f"{name}{what}" for name in extra for what in ("", " sd")]
-    writer.writerow([*start, *columns, *end])
-    for row in table:
-        cells: list[object] = []
-        for entry in row.entries.values():
-            lacks = " ".join(f"{status}={count}" for status, count in entry.lacks.items())
-            cells += [_mean(entry.values), _sd(entry.values), len(entry.values), lacks]
-        summary = [_mean(row.average), _sd(row.average), row.difference, _mean(row.source)]
-        described = [row.method, row.group, row.reads, row.sees, row.readout]
-        told = [of(values) for values in row.diagnostics.values() for of in (_mean, _sd)]
-        writer.writerow([*described, *cells, *summary, row.images_seen, row.seconds, *told])
-    return out.getvalue()
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return mean(values) if values else None
-
-
-def _sd(values: Sequence[float]) -> float | None:
-    return stdev(values) if len(values) > 1 else None
-
-
-def _legend(records: Sequence[Record], table: Sequence[Row], columns: Sequence[str]) -> str:
-    """What the columns mean, where the numbers come from, and every method in full."""
-    said: Callable[[Callable[[Record], str]], str] = lambda field: "; ".join(  # noqa: E731
-        sorted({field(record) for record in records})
-    )
-    lines = [
-        f"{said(lambda r: r.data.metric.replace('_', ' ')).capitalize()} in percent on test rows "
-        "of the target domain, mean ± sd over training seeds "
-        f"({len({r.seeds.train for r in records})}); *source*: on test rows of the source domain; "
-        "*images*: rows drawn in training; *s*: seconds of one cell with all of its stages.",
-        "",
-        f"Protocol {said(lambda r: r.protocol)}; data {said(lambda r: r.data.dataset)}, "
-        f"fingerprint {said(lambda r: r.data.fingerprint[:12])}; selection "
-        f"{said(lambda r: r.selection.rule if r.selection else 'none')}; "
-        f"precision {said(lambda r: r.spec.precision)}; "
-        f"{said(lambda r: r.environment.device)}, {said(lambda r: str(r.environment.threads))} "
-        f"threads, torch {said(lambda r: r.environment.packages['torch'])}.",
-        "",
-    ]
-    if columns:
-        lines += [
-            "Of frozen features, mean over shifts ± sd over seeds; – where a cell lacks them:",
-            "",
-            explained(columns),
-            "",
-        ]
-    first = {record.method: record for record in reversed(records)}
-    for row in table:
-        if record := first.get(row.method):
-            spec = record.spec
-            stages = [
-                f"`{s.objective}` on `{s.augmentation}`, sees {s.sees}, "
-                f"{s.steps} × {s.batch_size} rows, lr {s.lr:g}"
-                for s in spec.chain
-            ]
-            chain = "; then ".join(stages) or "untrained"
-            lines.append(f"* **{row.method}**: `{spec.encoder}`; {chain}; read by `{spec.readout}`")
-    return "\n".join(lines) + "\n"
-
-
-def expected_by(suite: Suite, shifts: tuple[str, ...]) -> Expected:
-    names = tuple(method.name for method in suite.methods())
-    return Expected(names, shifts, suite.seeds, suite.baseline)
-
-
-def published(folder: Path, form: str = "markdown", columns: Sequence[str] = ()) -> str:
-    """The board of a folder that holds ``suite.toml`` and ``records/``."""
-    suite, records, cells = read_folder(folder)
-    shifts = tuple(dict.fromkeys(str(cell.shift) for cell in cells))
-    return render(records, expected_by(suite, shifts), form, columns)
-
-
-def read_folder(folder: Path) -> tuple[Suite, list[Record], list[Cell]]:
-    """What a folder with ``suite.toml`` and ``records/`` holds, and what its suite asks for."""
-    suite, records = Suite.read(str(folder / "suite.toml")), read_records(folder / "records")
-    data = [record.data for record in records]
-    found = sorted({domain for d in data for domain in (*d.sources, *d.targets)})
-    return suite, records, suite.cells(suite.named_domains or found)

@@ -1,8 +1,8 @@
 """What is true of the test rows that a board's predictions are about."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,14 @@ class Truth:
             {domain: pack.labels[index].numpy() for domain, index in rows.items()},
             {domain: members.numpy() for domain, members in groups.items()},
         )
+
+    def of_domains(self, domains: Collection[str]) -> "Truth":
+        """Of these domains alone."""
+        labels, groups = (
+            {domain: values for domain, values in told.items() if domain in domains}
+            for told in (self.labels, self.groups)
+        )
+        return replace(self, labels=labels, groups=groups)
 
     @classmethod
     def read(cls, path: Path) -> "Truth":

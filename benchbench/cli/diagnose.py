@@ -82,7 +82,7 @@ def features(
 
 def published_records(folder: Path, only: str) -> list[Record]:
     """The scored ones, in the order of the suite's cells."""
-    from benchbench.board.table import read_folder
+    from benchbench.board.sources import read_folder
     from benchbench.suite import chosen
 
     _, records, cells = read_folder(folder)

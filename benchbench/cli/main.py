@@ -14,8 +14,10 @@ import click
 from benchbench import API, __version__
 from benchbench.cli.advise import advise
 from benchbench.cli.bench import bench
+from benchbench.cli.board import compare, leaderboard, publish
 from benchbench.cli.data import data
 from benchbench.cli.diagnose import diagnose
+from benchbench.cli.export import export
 from benchbench.cli.options import (
     budget_option,
     catalog,
@@ -31,6 +33,7 @@ from benchbench.cli.options import (
     store_option,
 )
 from benchbench.cli.search import search
+from benchbench.cli.store import store
 from benchbench.cli.theory import theory
 from benchbench.terms import BadInput, MissingData
 
@@ -80,6 +83,11 @@ main.add_command(advise)
 main.add_command(diagnose)
 main.add_command(theory)
 main.add_command(search)
+main.add_command(store)
+main.add_command(export)
+main.add_command(leaderboard)
+main.add_command(publish)
+main.add_command(compare)
 
 
 @main.command("list")
@@ -164,6 +172,9 @@ def run(
 
     Run it again after an interruption: what was finished is kept, and nothing is done twice.
     """
+    from benchbench.board.sources import of_plan
+    from benchbench.board.table import board
+    from benchbench.board.text import render
     from benchbench.estimate import Calibration, total
     from benchbench.launch.children import terminated_like_interrupted
     from benchbench.launch.engines import engine_of, processes_here, run_on
@@ -209,41 +220,10 @@ def run(
     )
     with terminated_like_interrupted(), Progress(len(to_do)) as progress:
         run_on(engine, job, plan, to_do, progress)
-    click.echo(board_of(plan, "markdown"), nl=False)
+    click.echo(render(board(of_plan(plan))), nl=False)
     records = [plan.record(cell) for cell in cells]
     if any(record is None or record.status != "scored" for record in records):
         sys.exit(1)
-
-
-@main.command()
-@plugin_options
-@click.argument("suite", metavar="SUITE|DIR")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["markdown", "csv", "latex", "json"]),
-    default="markdown",
-    show_default=True,
-)
-@click.option(
-    "--columns",
-    metavar="NAME,…",
-    default="",
-    help="More columns, of what `diagnose features` tells, such as domain_accuracy,effective_rank; "
-    "diagnostics means a handful.",
-)
-@store_option
-@data_option
-@device_option
-def leaderboard(suite: str, form: str, columns: str, store: Path, data: Path, device: str) -> None:
-    """Print the board of SUITE from the store, or of a folder with suite.toml and records/."""
-    from benchbench.board.table import diagnostics_named, published
-
-    folder, more = Path(suite), diagnostics_named(columns)
-    if (folder / "records").is_dir():
-        click.echo(published(folder, form, more), nl=False)
-    else:
-        click.echo(board_of(make_plan(suite, store, data, device), form, more), nl=False)
 
 
 @main.command()
@@ -282,40 +262,6 @@ def told_of(sign: Sign) -> str:
     return f"runs: {sign.work},{done} {who}{rest}"
 
 
-@main.command("export")
-@click.argument("archive", metavar="FILE.tar", type=click.Path(dir_okay=False, path_type=Path))
-@store_option
-@click.option("--records-only", is_flag=True, help="Leave out the trained stages.")
-def export_(archive: Path, store: Path, records_only: bool) -> None:
-    """Put what the store has finished into FILE.tar, for a store on another machine."""
-    from benchbench.gather import export_store
-    from benchbench.store import Store
-
-    count = export_store(Store(store), archive, records_only=records_only)
-    click.echo(f"{archive}: {count} files, {archive.stat().st_size / 1e6:.1f} MB")
-
-
-@main.command("import")
-@click.argument(
-    "archive", metavar="FILE.tar", type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
-@store_option
-def import_(archive: Path, store: Path) -> None:
-    """Take in what another store exported: nothing that is here is replaced or done again."""
-    from benchbench.gather import import_store
-    from benchbench.store import Store
-
-    taken = import_store(Store(store), archive)
-    click.echo(
-        f"{archive}: {taken.records} records and {taken.stages} stages are new, {taken.known} were "
-        "here"
-    )
-    for reason in taken.refused:
-        click.echo(f"  left out: {reason}", err=True)
-    if taken.refused:
-        sys.exit(1)
-
-
 @main.command()
 @plugin_options
 @device_option
@@ -352,14 +298,6 @@ def show_without_data(suite: str, only: str, data: Path, missing: Sequence[str])
         click.echo(f"{cell}: cannot run, because its data are missing")
     for path in missing:
         click.echo(f"missing: {data / path}")
-
-
-def board_of(plan: Plan, form: str, columns: Sequence[str] = ()) -> str:
-    from benchbench.board.table import expected_by, render
-
-    records = [record for cell in plan.cells if (record := plan.record(cell))]
-    shifts = tuple(dict.fromkeys(str(cell.shift) for cell in plan.cells))
-    return render(records, expected_by(plan.suite, shifts), form, columns)
 
 
 def show_plan(plan: Plan, cells: list[Cell], budget: float | None, processes: int | None) -> None:

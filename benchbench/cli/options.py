@@ -49,7 +49,8 @@ only_option = click.option(
     "--only",
     metavar="EXPR",
     default="",
-    help="Some cells: 'method=erm*,shift=scans > *,seed=0', or a part of their names.",
+    help="Some cells: 'method=erm*,shift=scans > *,seed=0', or a part of their names; 'stale': "
+    "those whose record is of other data, code or settings than today's.",
 )
 
 
@@ -207,4 +208,4 @@ def make_plan(suite: str, store: Path, data: Path, device: str) -> Plan:
 def chosen_cells(plan: Plan, only: str) -> list[Cell]:
     from benchbench.suite import chosen
 
-    return [*chosen(plan.cells, only)]
+    return chosen(plan.cells, only, plan.older_records)

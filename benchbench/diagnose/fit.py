@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
-from scipy.stats import spearmanr  # type: ignore[import-untyped]
+from scipy.stats import spearmanr
 
-from benchbench.board.table import read_folder
+from benchbench.board.sources import read_folder
 from benchbench.diagnose.connectivity import Connectivity
 from benchbench.diagnose.report import ConnectivityTold, read_told
 from benchbench.record import Record

@@ -9,7 +9,8 @@ from statistics import mean, stdev
 
 from tabulate import tabulate
 
-from benchbench.board.table import ALL_DIAGNOSTICS, diagnostic, explained, figure, percents, spread
+from benchbench.board.table import ALL_DIAGNOSTICS, diagnostic, percents
+from benchbench.board.text import explained, figure, spread
 from benchbench.record import Record
 
 

@@ -11,7 +11,7 @@ from math import isclose, sqrt
 from typing import Any, Literal
 
 import numpy as np
-import scipy.linalg  # type: ignore[import-untyped]
+import scipy.linalg
 from numpy.typing import NDArray
 
 from benchbench.terms import BadInput

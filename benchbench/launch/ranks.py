@@ -53,7 +53,7 @@ def train_together(
     Diverged as they do, RankDied if one of them dies, and RuntimeError with what the first one said
     that failed; the stage goes on from its last checkpoint when it is tried again.
     """
-    if all(plan.store.has("stages", link.key) for link in links):
+    if all(plan.trained(link) for link in links):
         return
     with TemporaryDirectory() as folder:
         try:

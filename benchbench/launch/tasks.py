@@ -37,10 +37,7 @@ def tasks_of(plan: Plan, cells: Sequence[Cell]) -> list[Task]:
     part of its own.
     """
     wanted: dict[str, int] = {}
-    missing = {
-        cell: [link for link in plan.links(cell) if not plan.store.has("stages", link.key)]
-        for cell in cells
-    }
+    missing = {cell: plan.missing(cell) for cell in cells}
     for links in missing.values():
         for link in links:
             wanted[link.key] = wanted.get(link.key, 0) + 1

@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import Batch, Supervised, Task, supervised_loss
+from benchbench import Batch, Between, Supervised, Task, searched, supervised_loss
 from benchbench_adversarial.reversal import ReverseGradient, mlp
 
 LARGEST = 4096  # of a conditional map; a larger one is projected at random
 
 
+@searched(weight=Between(0.01, 3.0))
 class DANN(Supervised):
     """Domain-adversarial training (Ganin et al. 2016, arXiv:1505.07818).
 
@@ -38,6 +39,7 @@ class DANN(Supervised):
         return loss + F.cross_entropy(domain_logits, batch.domains)
 
 
+@searched(weight=Between(0.1, 3.0))
 class CDAN(Supervised):
     """Conditional adversarial training (Long et al. 2018, arXiv:1705.10667), schedule as in DANN.
 

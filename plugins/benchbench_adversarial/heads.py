@@ -7,16 +7,19 @@ from torch import Tensor, nn
 from benchbench import (
     UNKNOWN,
     Batch,
+    Between,
     Objective,
     Supervised,
     Task,
     mean_where,
+    searched,
     supervised_loss,
 )
 from benchbench_adversarial.domains import warm_up
 from benchbench_adversarial.reversal import ReverseGradient, check_positive, mlp
 
 
+@searched(weight=Between(0.1, 3.0))
 class MCD(Objective):
     """Maximum classifier discrepancy (Saito et al. 2018, arXiv:1712.02560).
 
@@ -51,6 +54,7 @@ def discrepancy(p: Tensor, q: Tensor) -> Tensor:
     return (p - q).abs().mean(1)
 
 
+@searched(weight=Between(0.01, 1.0), margin=Between(1.0, 8.0))
 class MDD(Supervised):
     """Margin disparity discrepancy (Zhang et al. 2019, arXiv:1904.05801).
 

@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import UNKNOWN, Batch, Supervised, Task, mean_where, untracked
+from benchbench import UNKNOWN, Batch, Between, Supervised, Task, mean_where, searched, untracked
 from benchbench_adversarial.domains import DANN
 from benchbench_adversarial.reversal import check_positive
 
 Classify = Callable[[Tensor], Tensor]  # images to logits
 
 
+@searched(weight=Between(1e-3, 0.1), target=Between(1e-3, 0.1))
 class VADA(DANN):
     """Virtual adversarial domain adaptation (Shu et al. 2018, arXiv:1802.08735).
 
@@ -48,6 +49,7 @@ class VADA(DANN):
         return loss + self.target * mean_where(divergence + entropy, unlabelled)
 
 
+@searched(target=Between(1e-3, 0.1))
 class DIRTT(Supervised):
     """Refine a model on unlabelled rows alone (Shu et al. 2018, arXiv:1802.08735).
 

@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import BadInput, Batch, Objective, Task, hookimpl
+from benchbench import BadInput, Batch, Between, Objective, Task, hookimpl, searched
 
 
+@searched(temperature=Between(0.05, 0.2), epsilon=Between(0.01, 0.1))
 class SwAV(Objective):
     """Swapped assignments between views (Caron et al. 2020, arXiv:2006.09882, equations 1 to 5).
 

@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import UNKNOWN, BadInput, Batch, Objective, Task, hookimpl
+from benchbench import UNKNOWN, BadInput, Batch, Between, Objective, Task, hookimpl, searched
 
 
+@searched(temperature=Between(0.05, 0.5))
 class SimCLR(Objective):
     """Tell each image's other view from all other views (Chen et al. 2020, arXiv:2002.05709).
 
@@ -28,6 +29,7 @@ class SimCLR(Objective):
         return nt_xent(z0, z1, self.temperature)
 
 
+@searched(temperature=Between(0.05, 0.5))
 class SupCon(SimCLR):
     """Supervised contrastive learning (Khosla et al. 2020, arXiv:2004.11362, equation 2, L_out).
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import BadInput, Batch, Objective, Task, hookimpl
+from benchbench import BadInput, Batch, Between, Objective, Task, hookimpl, searched
 
 
 class TwoViews(Objective):
@@ -30,6 +30,7 @@ class TwoViews(Objective):
         raise NotImplementedError
 
 
+@searched(off_diagonal=Between(1e-3, 0.05))
 class BarlowTwins(TwoViews):
     """The views' cross-correlation towards the identity (Zbontar et al. 2021, arXiv:2103.03230).
 
@@ -68,6 +69,7 @@ def standardised(z: Tensor) -> Tensor:
     return (z - z.mean(0)) * (z.var(0, correction=0) + 1e-5).rsqrt()
 
 
+@searched(invariance=Between(5.0, 50.0), covariance=Between(0.3, 3.0))
 class VICReg(TwoViews):
     """Variance, invariance, covariance (Bardes et al. 2022, arXiv:2105.04906, equation 6).
 

@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import Batch, Supervised, Task, supervised_loss
+from benchbench import Batch, Between, Supervised, Task, searched, supervised_loss
 
 
+@searched(weight=Between(0.1, 1000.0))
 class CORAL(Supervised):
     """Deep CORAL (Sun and Saenko 2016, arXiv:1607.01719): align the domains' covariances.
 

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from benchbench import Batch, Supervised, Task, is_known, supervised_loss
+from benchbench import Batch, Between, Supervised, Task, is_known, searched, supervised_loss
 
 BANDWIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)  # multiples of the mean squared distance in the batch
 OF_PREDICTIONS = 0.92 * 2**0.5  # the width that the authors' code of JAN takes for probabilities
 
 
+@searched(weight=Between(0.1, 10.0))
 class DAN(Supervised):
     """Deep adaptation network (Long et al. 2015, arXiv:1502.02791): MK-MMD of features.
 
@@ -35,6 +36,7 @@ class DAN(Supervised):
         return gaussians(z)
 
 
+@searched(weight=Between(0.1, 10.0))
 class JAN(DAN):
     """Joint adaptation network (Long et al. 2017, arXiv:1605.06636).
 

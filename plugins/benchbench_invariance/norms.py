@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from benchbench import Batch, Supervised, Task, supervised_loss
+from benchbench import Batch, Between, Supervised, Task, searched, supervised_loss
 
 
+@searched(weight=Between(1e-3, 0.1))
 class AFN(Supervised):
     """Adaptive feature norm (Xu et al. 2019, arXiv:1811.07456).
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from benchbench import BadInput, Batch, Objective, Task
+from benchbench import BadInput, Batch, Between, Objective, Task, searched
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
 
 
+@searched(mask=Between(0.5, 0.9, log=False))
 class MAE(Objective):
     """Masked autoencoder (He et al. 2022, arXiv:2111.06377) for timm's vision transformers.
 

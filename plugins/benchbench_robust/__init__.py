@@ -10,7 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import UNKNOWN, BadInput, Batch, Objective, Supervised, Task, hookimpl
+from benchbench import (
+    UNKNOWN,
+    BadInput,
+    Batch,
+    Between,
+    Objective,
+    Supervised,
+    Task,
+    hookimpl,
+    searched,
+)
 
 
 class Environments(Supervised):
@@ -42,6 +52,7 @@ class Environments(Supervised):
         raise NotImplementedError
 
 
+@searched(weight=Between(0.1, 1e5), anneal=Between(0.0, 0.5, log=False))
 class IRM(Environments):
     """Invariant risk minimisation, IRMv1 (Arjovsky et al. 2019, arXiv:1907.02893, section 3.1).
 
@@ -58,6 +69,7 @@ class IRM(Environments):
         return mean_of(scale_gradients(logits, batch.labels, member).square(), member)
 
 
+@searched(weight=Between(0.1, 1e5), anneal=Between(0.0, 0.5, log=False))
 class VREx(Environments):
     """Risk extrapolation (Krueger et al. 2021, arXiv:2003.00688): the variance of the risks."""
 
@@ -71,6 +83,7 @@ class VREx(Environments):
         return mean_of((risks - mean_of(risks, member)).square(), member)
 
 
+@searched(weight=Between(10.0, 10_000.0))
 class Fishr(Environments):
     """Invariant gradient variances (Rame et al. 2022, arXiv:2109.02934).
 
@@ -108,6 +121,7 @@ class Fishr(Environments):
         self.seen.logical_or_(there)
 
 
+@searched(eta=Between(1e-3, 0.1))
 class GroupDRO(Supervised):
     """Group distributionally robust optimisation (Sagawa et al. 2020, 1911.08731, algorithm 1).
 

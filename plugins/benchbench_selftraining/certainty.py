@@ -3,9 +3,19 @@
 import torch
 from torch import Tensor, nn
 
-from benchbench import UNKNOWN, BadInput, Batch, Supervised, Task, supervised_loss
+from benchbench import (
+    UNKNOWN,
+    BadInput,
+    Batch,
+    Between,
+    Supervised,
+    Task,
+    searched,
+    supervised_loss,
+)
 
 
+@searched(weight=Between(0.1, 3.0), temperature=Between(1.0, 4.0))
 class MCC(Supervised):
     """Minimum class confusion (Jin et al. 2020, arXiv:1912.03699)."""
 
@@ -37,6 +47,7 @@ def class_confusion(logits: Tensor, chosen: Tensor, temperature: float) -> Tenso
     return (confusion.sum() - confusion.trace()) / p.shape[1]
 
 
+@searched(weight=Between(0.1, 3.0))
 class BNM(Supervised):
     """Batch nuclear-norm maximisation (Cui et al. 2020, arXiv:2003.12237)."""
 

@@ -10,10 +10,12 @@ from benchbench import (
     UNKNOWN,
     BadInput,
     Batch,
+    Between,
     Supervised,
     Task,
     is_known,
     mean_where,
+    searched,
     supervised_loss,
 )
 
@@ -31,6 +33,7 @@ class FromHead(Supervised):
         self.begins = start
 
 
+@searched(weight=Between(0.3, 3.0), threshold=Between(0.5, 0.98, log=False))
 class PseudoLabel(FromHead):
     """Pseudo-labels (Lee 2013), as WILDS trains them (Sagawa et al. 2022, arXiv:2112.05090).
 
@@ -59,6 +62,7 @@ class PseudoLabel(FromHead):
         return loss + weight * mean_where(rows, batch.labels == UNKNOWN)
 
 
+@searched(weight=Between(0.3, 3.0), threshold=Between(0.6, 0.98, log=False))
 class FixMatch(FromHead):
     """FixMatch (Sohn et al. 2020, arXiv:2001.07685, equations 3 and 4).
 
@@ -91,6 +95,7 @@ class FixMatch(FromHead):
         return loss + self.weight * mean_where(rows, batch.labels == UNKNOWN)
 
 
+@searched(dropout=Between(0.2, 0.7, log=False))
 class NoisyStudent(Supervised):
     """Noisy Student (Xie et al. 2020, arXiv:1911.04252), one round of it.
 
@@ -129,6 +134,7 @@ class NoisyStudent(Supervised):
         return super().predict(self.dropout(z))
 
 
+@searched(weight=Between(0.3, 3.0))
 class SENTRY(FromHead):
     """Selective entropy optimisation via committee consistency (Prabhu et al. 2021, 2012.11460).
 

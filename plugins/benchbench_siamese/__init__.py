@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench import BadInput, Batch, Objective, Task, hookimpl
+from benchbench import BadInput, Batch, Between, Objective, Task, hookimpl, searched
 
 
 def mlp(*sizes: int, last_norm: bool = False) -> nn.Sequential:
@@ -78,6 +78,7 @@ class Momentum(Objective):
         torch._foreach_lerp_(list(self.average.parameters()), now, 1 - m)
 
 
+@searched(momentum=Between(0.98, 0.999))
 class BYOL(Momentum):
     """Predict what a momentum encoder sees in the other view (Grill et al. 2020, 2006.07733).
 
@@ -103,6 +104,7 @@ class BYOL(Momentum):
         return 4 - 2 * cosine(p[0], z[1]) - 2 * cosine(p[1], z[0])
 
 
+@searched(temperature=Between(0.05, 0.5))
 class MoCo(Momentum):
     """MoCo v2: a view against a queue of earlier keys (He et al. 2020, arXiv:1911.05722, eq. 1;
     Chen et al. 2020, arXiv:2003.04297).
@@ -153,6 +155,7 @@ def info_nce(query: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> 
     return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.int64, device=query.device))
 
 
+@searched(temperature=Between(0.05, 1.0))
 class MoCoV3(Momentum):
     """MoCo v3: no queue, a predictor, both ways (Chen et al. 2021, arXiv:2104.02057, algorithm 1).
 
@@ -186,6 +189,7 @@ class MoCoV3(Momentum):
             )
 
 
+@searched(temperature=Between(0.05, 0.3))
 class DINO(Momentum):
     """Self-distillation with no labels (Caron et al. 2021, arXiv:2104.14294, algorithm 1).
 

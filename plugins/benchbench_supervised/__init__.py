@@ -8,10 +8,12 @@ from benchbench import (
     UNKNOWN,
     BadInput,
     Batch,
+    Between,
     Objective,
     Supervised,
     Task,
     hookimpl,
+    searched,
     supervised_loss,
 )
 
@@ -29,6 +31,7 @@ class CrossEntropy(Supervised):
         return supervised_loss(self.predict(encoder(batch.views[0])), batch.labels)
 
 
+@searched(encoder_lr=Between(0.1, 1.0))
 class LPFT(CrossEntropy):
     """Linear probing, then fine-tuning (Kumar et al. 2022, arXiv:2202.10054).
 
@@ -46,6 +49,7 @@ class LPFT(CrossEntropy):
         return super().forward(encoder.eval(), batch)
 
 
+@searched(alpha=Between(0.05, 2.0))
 class Mixup(Supervised):
     """Convex combinations of two images and of their labels (Zhang et al. 2018, arXiv:1710.09412).
 
@@ -84,6 +88,7 @@ def erm(encoder: nn.Module, task: Task) -> Objective:
     return CrossEntropy(encoder, task, encoder_lr=1.0)
 
 
+@searched(encoder_lr=Between(0.1, 1.0))
 def finetune(encoder: nn.Module, task: Task, *, encoder_lr: float = 1.0) -> Objective:
     """Go on from a trained encoder, which moves ``encoder_lr`` times as fast as the new head."""
     check_encoder_lr("finetune", encoder_lr)

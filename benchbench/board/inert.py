@@ -1,0 +1,40 @@
+"""Text of strangers, such as a method's name, made harmless for what shows it."""
+
+import re
+import unicodedata
+
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # categories of what is not seen as itself
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
+    "%": r"\%", "_": r"\_", "^": r"\^{}", "~": r"\~{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "±": r"$\pm$", "–": "--", "−": "$-$", "×": r"$\times$", "√": r"$\surd$",
+    "α": r"$\alpha$", "≥": r"$\geq$", "…": r"\ldots{}", "\n": " ",
+}  # fmt: skip
+
+
+def visible(text: str) -> str:
+    """Control characters, terminal escapes and what reorders text are shown as U+FFFD."""
+    return "".join("�" if unicodedata.category(c) in HIDDEN else c for c in text)
+
+
+def markdown(text: str) -> str:
+    """For a cell of a table: no markup, no HTML, no link."""
+    marked = re.sub(r"([\\`*_{}\[\]#!|~])", r"\\\1", visible(text))
+    return marked.replace("&", "&amp;").replace("<", "&lt;").replace("://", ":&#47;/")
+
+
+def code(text: str) -> str:
+    """For Markdown's code spans, which end at the first run of as many backticks."""
+    return "`" + visible(text).replace("`", "'").replace("|", "\\|") + "`"
+
+
+def latex(text: str) -> str:
+    return "".join(LATEX.get(c, c) for c in visible(text))
+
+
+def csv_cell(value: object) -> object:
+    """A text that spreadsheets would run as a formula gets an apostrophe; numbers stay."""
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return "'" + text if text[:1] in {"=", "+", "-", "@", "�"} else text

@@ -1,0 +1,212 @@
+"""What a board is made of: records, and what is known beside them."""
+
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+import safetensors.numpy
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from benchbench.board.truth import NAME, Truth
+from benchbench.record import Part, Record, read_records, read_strictly
+from benchbench.suite import Cell, Suite
+from benchbench.terms import BadInput, Rule
+
+if TYPE_CHECKING:
+    from benchbench.plan import Plan
+
+LEVELS, REPORTED, STALE, CURVES = "levels.json", "reported.toml", "stale.json", "curves.json"
+CONNECTIVITY = "connectivity.json"
+Told = TypeVar("Told")
+Predictions = Mapping[str, np.ndarray]
+Checked = Literal["claimed", "consistent", "re-probed", "reproduced"]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a suite asks for, by name: the rows, the columns, and what each is averaged over."""
+
+    methods: tuple[str, ...]
+    shifts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    baseline: str | None = None
+    rule: Rule = "source_val"
+    draws: int = 1  # of every method that trains something
+
+
+class Level(Part):
+    """How far somebody else's records of a method were checked, and whose they are."""
+
+    level: Checked
+    flags: tuple[str, ...] = ()  # what looked unlikely
+    submitter: str = ""
+    paper: str = ""
+    code: str = ""
+    benchbench: str = ""  # the version that checked
+
+
+class Reported(Part):
+    """What a paper says of a method: shown beside what was measured here, and never ranked."""
+
+    method: str
+    source: str  # paper, table
+    url: str = ""
+    note: str = ""  # what was different there
+    values: dict[str, float]  # percent, by shift
+
+
+class Connected(BaseModel):
+    """How an augmentation connects a shift's domains: a part of what `diagnose` tells as JSON."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
+
+    fingerprint: str  # of the data
+    shift: str
+    augmentation: str
+    log_ratios: tuple[float, float]  # log(α/γ), log(β/γ)
+
+
+REPORTS = TypeAdapter(dict[Literal["reported"], tuple[Reported, ...]])
+LEVEL_OF: TypeAdapter[dict[str, Level]] = TypeAdapter(dict[str, Level])  # by method
+WHY_STALE: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])  # by cell
+LOSSES: TypeAdapter[dict[str, list[float]]] = TypeAdapter(dict[str, list[float]])  # by stage
+EVERY_CONNECTED: TypeAdapter[tuple[Connected, ...]] = TypeAdapter(tuple[Connected, ...])
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that a board is a function of."""
+
+    name: str
+    expected: Expected
+    records: tuple[Record, ...]
+    stale: Mapping[str, str] = field(default_factory=dict)  # by cell, why
+    truth: Truth | None = None
+    predictions: Callable[[Record], Predictions] = lambda record: {}
+    levels: Mapping[str, Level] = field(default_factory=dict)  # by method
+    reported: tuple[Reported, ...] = ()
+    curves: Mapping[str, list[float]] = field(default_factory=dict)  # losses, by stage
+    connectivity: tuple[Connected, ...] = ()
+
+
+def expected_by(suite: Suite, shifts: tuple[str, ...]) -> Expected:
+    names = tuple(method.name for method in suite.methods())
+    return Expected(names, shifts, suite.seeds, suite.baseline, suite.rule, suite.tune.draws)
+
+
+def expected_of(records: Iterable[Record]) -> Expected:
+    """What records alone let one expect: every method on every shift with every seed."""
+    every = [*records]
+    return Expected(
+        tuple(sorted({record.method for record in every})),
+        tuple(sorted({record.shift for record in every})),
+        tuple(sorted({record.seeds.train for record in every})),
+        draws=1 + max((record.draw for record in every), default=0),
+    )
+
+
+def read_folder(folder: Path) -> tuple[Suite, list[Record], list[Cell]]:
+    """What a folder with ``suite.toml`` and ``records/`` holds, and what its suite asks for."""
+    suite, records = Suite.read(str(folder / "suite.toml")), read_records(folder / "records")
+    data = [record.data for record in records]
+    found = sorted({domain for d in data for domain in (*d.sources, *d.targets)})
+    return suite, records, suite.cells(suite.named_domains or found)
+
+
+def of_folder(folder: Path) -> Source:
+    """Of a published board. BadInput if a file of it is not what it should be."""
+    suite, records, cells = read_folder(folder)
+    levels = read_if_there(folder / LEVELS, LEVEL_OF)
+    expected = expected_by(suite, suite.ranked_shifts(cells))
+    more = sorted({*levels} - {*expected.methods})
+    return Source(
+        suite.name,
+        Expected(**{**vars(expected), "methods": (*expected.methods, *more)}),
+        tuple(records),
+        read_if_there(folder / STALE, WHY_STALE),
+        Truth.read(folder / NAME) if (folder / NAME).exists() else None,
+        lambda record: read_predictions(folder / "records" / record.file_name),
+        levels,
+        read_reported(folder / REPORTED),
+        read_if_there(folder / CURVES, LOSSES),
+        read_connectivity(folder / CONNECTIVITY),
+    )
+
+
+def of_plan(plan: "Plan") -> Source:
+    """Of what a store has of a suite, with what is stale in place of what is missing."""
+    from benchbench.run import describe
+
+    records, stale = [], {}
+    older = plan.older_records()
+    for cell in plan.cells:
+        if record := plan.record(cell):
+            records.append(record)
+        elif record := older.get(cell):
+            records.append(record)
+            stale[record.cell_id] = "; ".join(differences(record, describe(cell, plan)))
+    folder = plan.store.records(plan.suite.name)
+    return Source(
+        plan.suite.name,
+        expected_by(plan.suite, plan.suite.ranked_shifts(plan.cells)),
+        tuple(records),
+        stale,
+        Truth.of(plan.pack),
+        lambda record: read_predictions(folder / record.file_name),
+    )
+
+
+def differences(old: Record, today: Record) -> list[str]:
+    """Why a record is not what a run of its cell would be today."""
+    mine, its = ({p.name: p.digest for p in r.plugins if p.used} for r in (today, old))
+    said = [
+        (old.protocol != today.protocol, f"protocol {old.protocol}"),
+        (old.data.fingerprint != today.data.fingerprint, "other data"),
+        (old.spec != today.spec, "other settings"),
+        (old.seeds != today.seeds, "other seeds of the split or of the draws"),
+    ]
+    changed = sorted(name for name, digest in mine.items() if its.get(name) != digest)
+    said.append((bool(changed), f"other code of plugin {', '.join(changed)}"))
+    found = [words for differs, words in said if differs]
+    return found or ["other versions of torch or timm, or other snapshots"]
+
+
+def read_predictions(record: Path) -> Predictions:
+    """Of the file beside a record; nothing if there is none. BadInput if it is damaged."""
+    path = record.with_suffix(".safetensors")
+    try:
+        return safetensors.numpy.load(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # a broken file raises half a dozen types
+        raise BadInput(f"{path} does not hold predictions: {error}") from None
+
+
+def read_reported(path: Path) -> tuple[Reported, ...]:
+    """What papers say, of a TOML file; nothing if there is none."""
+    if not path.exists():
+        return ()
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = json.dumps(fields, default=str)
+        return REPORTS.validate_json(text, strict=True).get("reported", ())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BadInput(f"{path}: {place}: {first['msg']}") from None
+
+
+def read_connectivity(path: Path) -> tuple[Connected, ...]:
+    if not path.exists():
+        return ()
+    return read_strictly(path, EVERY_CONNECTED.validate_json, "does not hold connectivity")
+
+
+def read_if_there(path: Path, kind: TypeAdapter[dict[str, Told]]) -> dict[str, Told]:
+    return read_strictly(path, kind.validate_json, "is not of a board") if path.exists() else {}

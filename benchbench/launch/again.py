@@ -1,0 +1,252 @@
+"""What a bundle claims, done again: cells read off from submitted encoders, or trained.
+
+Both build what the bundle names, from plugins that are installed here: look at the names first.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+from tempfile import TemporaryDirectory
+
+import safetensors.torch
+import torch
+from scipy.stats import t as student
+from torch import Tensor, nn
+
+from benchbench import metrics
+from benchbench.board.bundle import Submission, encoder_name
+from benchbench.board.verify import Finding, known_rows, predictions_name
+from benchbench.board.truth import Truth
+from benchbench.catalog import Catalog
+from benchbench.contracts import Objective
+from benchbench.data.prepare import Report
+from benchbench.features import Features, extract
+from benchbench.launch.local import Audience, run_cells
+from benchbench.plan import Plan, build_encoder
+from benchbench.record import Record
+from benchbench.run import describe, fit_readout, score
+from benchbench.store import Store
+from benchbench.suite import Cell
+from benchbench.terms import BadInput
+from benchbench.train import below
+
+# Of one machine, features are the same bit for bit. Another rounds differently: that moves the few
+# rows that lie on a boundary, and now and then the penalty that validation rows choose.
+MOST_MOVED = 0.05  # of a domain's test rows
+CLOSE = 0.01  # of accuracy, or of the range of predictions that are numbers
+CONFIDENCE = 0.95  # of the interval in which a seed that was trained again should lie
+
+
+def plan_for(
+    submission: Submission, catalog: Catalog, data: Path, store: Store, device: str, report: Report
+) -> Plan:
+    """The plan of a bundle's suite. BadInput if its plugins or its data are not here."""
+    installed = {plugin.name for plugin in catalog.plugins}
+    for record in submission.records.values():
+        for plugin in record.plugins:
+            if plugin.used and plugin.name not in installed:
+                raise BadInput(
+                    f"plugin {plugin.name} ({plugin.distribution} {plugin.version}), which offers "
+                    f"{', '.join(plugin.used)}, is not installed; install it, or verify at level "
+                    "consistent"
+                )
+    plan = Plan.make(submission.suite, catalog, data, store, device, report)
+    if plan.pack.fingerprint != submission.manifest.fingerprint:
+        raise BadInput(f"the data here are others than those of {submission.bundle.path.name}")
+    return plan
+
+
+def reprobed(submission: Submission, plan: Plan) -> Iterator[Finding]:
+    """Read every scored cell off again, from the encoder that was submitted for it."""
+    truth, cells = Truth.of(plan.pack), plan_cells(plan)
+    scored = [(n, r) for n, r in submission.records.items() if r.status == "scored"]
+    rows = moved = 0
+    for encoder, group in groupby(sorted(scored, key=encoder_of), key=encoder_of):
+        z: dict[str, Features] = {}
+        for name, record in group:
+            cell = cells[record.method, record.shift, record.seeds.train, record.draw]
+            yield from other_sources(record, cell, plan)
+            if encoder.startswith("encoders/") and encoder not in submission.bundle.places:
+                yield Finding("problem", f"there is no encoder of {cell}")
+                continue
+            try:
+                plan.check(cell)
+                predictions = read_again(submission, encoder, cell, z, plan)
+            except (RuntimeError, ValueError, ArithmeticError, BadInput) as error:
+                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+                yield Finding("problem", f"{cell} cannot be read off again: {reason}")
+                continue
+            said = submission.predictions(predictions_name(name))
+            for domain, values in predictions.items():
+                claimed = torch.from_numpy(said[domain].copy())
+                away = is_away(claimed, values, truth, domain)
+                rows, moved = rows + len(values), moved + int(away.sum())
+                if text := stray(claimed, values, away, truth, domain):
+                    yield Finding("problem", f"{cell}, {domain}: {text}")
+    yield Finding("note", f"read off again, {moved:,} of {rows:,} predictions are others")
+
+
+def plan_cells(plan: Plan) -> dict[tuple[str, str, int, int], Cell]:
+    """With the settings that were drawn."""
+    return {(c.method.name, str(c.shift), c.seed, c.draw): c for c in plan.cells}
+
+
+def encoder_of(named: tuple[str, Record]) -> str:
+    """What the cells have in common that are read off from one encoder."""
+    _, record = named
+    if record.spec.chain:
+        return encoder_name(record)
+    return f"untrained {record.spec.encoder}, seed {record.seeds.train}"
+
+
+def other_sources(record: Record, cell: Cell, plan: Plan) -> Iterator[Finding]:
+    """Where what is installed here is not what the record was made with."""
+    here = describe(cell, plan)
+    spec = here.spec.model_copy(update={"precision": record.spec.precision})
+    if record.spec != spec:
+        yield Finding("problem", f"{cell} did something else than its suite asks for")
+    digests = {plugin.name: plugin.digest for plugin in here.plugins}
+    for plugin in record.plugins:
+        if plugin.used and digests[plugin.name] != plugin.digest:
+            text = f"plugin {plugin.name} has other source here than where it was run"
+            yield Finding("flag", text, record.method)
+
+
+def read_again(
+    submission: Submission, encoder: str, cell: Cell, z: dict[str, Features], plan: Plan
+) -> Mapping[str, Tensor]:
+    """Predictions on the test rows of the cell's domains; ``z`` keeps the encoder's features."""
+    network, objective = loaded(submission, encoder, cell, plan)
+    pack = plan.pack
+    for domain in (*cell.shift.sources, *cell.shift.targets):
+        if domain not in z:
+            rows = (pack.domains == pack.domain_names.index(domain)).nonzero().flatten()
+            features = extract(network, plan.inputs, rows, plan.machine.device)
+            z[domain] = Features(features, pack.labels[rows])
+    mine = {domain: z[domain] for domain in (*cell.shift.sources, *cell.shift.targets)}
+    return score(cell, fit_readout(cell, objective, mine, pack), mine, pack)[1]
+
+
+def loaded(
+    submission: Submission, encoder: str, cell: Cell, plan: Plan
+) -> tuple[nn.Module, Objective | None]:
+    """The submitted encoder and the objective of its last stage. RuntimeError if they do not fit."""
+    task, device = plan.pack.task, plan.machine.device
+    network = build_encoder(plan.catalog.resolve("encoder", cell.method.encoder), task, cell.seed)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    if not cell.method.chain:
+        return network, None
+    objective: Objective = plan.links(cell)[-1].objective.build(network, task).to(device)
+    tensors = safetensors.torch.load(submission.bundle.read(encoder))
+    network.load_state_dict(below("encoder", tensors))
+    objective.load_state_dict(below("objective", tensors))
+    return network, objective
+
+
+def is_away(claimed: Tensor, again: Tensor, truth: Truth, domain: str) -> Tensor:
+    """bool [N]: the rows with another prediction."""
+    if truth.class_names:
+        return claimed != again
+    spread = claimed.max() - claimed.min() if len(claimed) else torch.zeros(())
+    return (claimed - again).abs() > CLOSE * spread
+
+
+def stray(claimed: Tensor, again: Tensor, away: Tensor, truth: Truth, domain: str) -> str | None:
+    """Why predictions cannot be those of the same encoder, if they cannot.
+
+    Rounding moves few rows, and as many to the right class as away from it: of m moved rows, the
+    number of right ones changes by about √m. Over all rows, and over those of each group, by which
+    a score could be raised by a few.
+    """
+    count, most = int(away.sum()), max(1, int(MOST_MOVED * len(away)))
+    if count > most:
+        return f"{count} of {len(away)} predictions are others, more than {most}"
+    known = known_rows(truth, domain)
+    if not len(known):
+        return None
+    labels = torch.from_numpy(truth.labels[domain])
+    if not truth.class_names:
+        mine, theirs = (metrics.pearson(p[known], labels[known]) for p in (claimed, again))
+        return None if abs(mine - theirs) <= CLOSE else f"r is {theirs:.4f}, not {mine:.4f}"
+    gain = (claimed == labels).int() - (again == labels).int()
+    parts = [known]
+    if truth.groups:
+        inside = metrics.rows_of_groups(torch.from_numpy(truth.groups[domain])[known])
+        parts += [known[rows] for _, rows in inside]
+    for rows in parts:
+        raised = int(gain[rows].sum())
+        if abs(raised) > max(CLOSE * len(rows), 3 * sqrt(int(away[rows].sum()))):
+            return f"{raised} more of {len(rows)} rows are right by the claim than again"
+    return None
+
+
+def reproduced(
+    submission: Submission, plan: Plan, seed: int | None, audience: Audience
+) -> Iterator[Finding]:
+    """Train every method with a seed that was not submitted, the next one if ``seed`` is None.
+
+    Its value should lie where that of one seed more does with a probability of 95 %, if values are
+    normal: so of honest methods one in twenty does not. Where settings are drawn, those of the
+    suite are trained. BadInput if there are no two seeds, or this one was submitted.
+    """
+    suite = submission.suite
+    new = max(suite.seeds) + 1 if seed is None else seed
+    if new in suite.seeds or len(suite.seeds) < 2:
+        raise BadInput(
+            f"seed {new} cannot tell whether seeds {', '.join(map(str, suite.seeds))} can be "
+            "reproduced; it takes two that were submitted, and one that was not"
+        )
+    with TemporaryDirectory() as scratch:
+        other = suite.model_copy(update={"seeds": (new,)})
+        again = replace(plan, suite=other, store=Store(Path(scratch)))
+        shifts = suite.ranked_shifts(again.cells)
+        cells = [c for c in again.cells if c.draw == 0 and str(c.shift) in shifts]
+        for cell in cells:
+            again.check(cell)
+        records = run_cells(again, cells, audience)
+    for method in submission.manifest.methods:
+        before = [mean_of(submission.records.values(), method, s, shifts) for s in suite.seeds]
+        yield compared(method, before, mean_of(records, method, new, shifts), new)
+
+
+def mean_of(
+    records: Iterable[Record], method: str, seed: int, shifts: Sequence[str]
+) -> float | None:
+    """Of a method's values on the targets, as the suite states it; None if one has no score."""
+    mine = [
+        record.value("target")
+        for record in records
+        if (record.method, record.seeds.train, record.draw) == (method, seed, 0)
+        if record.shift in shifts and record.status == "scored"
+    ]
+    values = [value for value in mine if value is not None]
+    return mean(values) if len(values) == len(shifts) else None
+
+
+def compared(method: str, before: Sequence[float | None], now: float | None, seed: int) -> Finding:
+    """Whether a seed more is what the seeds before let one expect."""
+    known = [value for value in before if value is not None]
+    if now is None:
+        return Finding("problem", f"{method}, trained with seed {seed}, has no score")
+    if len(known) < 2:
+        return Finding(
+            "problem", f"{method} has fewer than two seeds that are scored on all shifts"
+        )
+    low, high = interval(known)
+    text = f"{method}, trained with seed {seed}, has {now:.4f}, and {low:.4f} to {high:.4f} is "
+    text += f"where one seed more than the {len(known)} submitted should lie"
+    return Finding("note" if low <= now <= high else "problem", text)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Where one value more of the same normal distribution lies, with a probability of 95 %.
+
+    Never narrower than a point on each side: seeds may agree by chance, and test rows are few.
+    """
+    n = len(values)
+    quantile = float(student.ppf((1 + CONFIDENCE) / 2, n - 1))
+    half = max(CLOSE, quantile * stdev(values) * sqrt(1 + 1 / n))
+    return mean(values) - half, mean(values) + half

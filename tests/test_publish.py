@@ -1,0 +1,175 @@
+"""Boards as folders, and two methods compared."""
+
+import json
+import shutil
+from dataclasses import replace
+from statistics import mean
+
+import numpy as np
+import pytest
+from scipy import stats
+from test_board import Silent
+from test_selection import tuned  # noqa: F401
+from tiny import SUITE, make_plan
+
+from benchbench.board.compare import compared, lines_of
+from benchbench.board.publish import BELOW, generated, publish, regenerate, thinned
+from benchbench.board.sources import of_folder, of_plan
+from benchbench.board.table import board
+from benchbench.board.text import as_json, markdown
+from benchbench.launch.local import run_cells
+from benchbench.suite import chosen
+from benchbench.terms import BadInput
+
+SEEDED = SUITE.replace("seeds = [0]", "seeds = [0, 1, 2]") + (
+    '[[method]]\nchain = "erm"\nreadout = "head"\nsees = "source"\n'
+)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ran")
+    plan = make_plan(SEEDED, folder / "store", folder)
+    run_cells(plan, plan.cells, Silent())
+    return plan
+
+
+@pytest.fixture
+def folder(ran, tmp_path):
+    publish(ran, SEEDED, tmp_path / "board")
+    return tmp_path / "board"
+
+
+def test_a_published_folder_says_what_the_store_says(ran, folder):
+    there, here = board(of_folder(folder)), board(of_plan(ran))
+    assert as_json(there) == as_json(here)
+    assert [row.method for row in there.ranked] == [row.method for row in here.ranked]
+    assert len(there.ranked) == 2 and all(row.interval for row in there.rows)
+    assert there.source.curves and all(len(c) == 6 for c in there.source.curves.values())
+
+
+def test_all_that_is_generated_is_a_function_of_the_other_files(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for name in generated(folder):
+        (copy / name).unlink()
+    regenerate(copy)
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (copy / path.relative_to(folder)).read_bytes(), path.name
+
+
+def test_words_above_the_mark_are_kept(folder):
+    readme = folder / "README.md"
+    text = readme.read_text()
+    assert text.startswith("# tiny\n\n" + BELOW)
+    readme.write_text("Mine.\n\n" + text.partition("\n\n")[2])
+    regenerate(folder)
+    assert readme.read_text() == "Mine.\n\n" + text.partition("\n\n")[2]
+
+
+def test_publishing_again_renews_its_own_records_and_keeps_what_others_sent(ran, folder):
+    path = next((folder / "records").glob("simclr*.json"))
+    record = json.loads(path.read_text())
+    for method in ("sent", "gone"):
+        (folder / "records" / f"{method}.json").write_text(json.dumps({**record, "method": method}))
+    (folder / "levels.json").write_text(json.dumps({"sent": {"level": "consistent"}}))
+    publish(ran, SEEDED, folder)
+    kept = {path.name for path in (folder / "records").glob("*.json")}
+    assert "sent.json" in kept and "gone.json" not in kept
+    rows = {row.method: row for row in board(of_folder(folder)).rows}
+    assert rows["sent"].level.level == "consistent" and rows["sent"].unranked == "missing"
+
+
+def test_a_folder_of_another_suite_is_left_alone(ran, folder):
+    (folder / "suite.toml").write_text(SEEDED.replace("steps = 6", "steps = 7"))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(BadInput, match="another suite"):
+        publish(ran, SEEDED, folder)
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_suite_that_extends_a_file_has_to_be_put_there(ran, tmp_path):
+    with pytest.raises(BadInput, match="extends a file"):
+        publish(ran, 'extends = "elsewhere.toml"\nname = "tiny"', tmp_path / "board")
+    assert not list((tmp_path / "board").rglob("*.json"))
+
+
+def test_a_store_without_records_publishes_nothing(ran, tmp_path):
+    empty = make_plan(SEEDED, tmp_path / "store", tmp_path)
+    with pytest.raises(BadInput, match="nothing of suite tiny was run yet"):
+        publish(empty, SEEDED, tmp_path / "board")
+    assert not (tmp_path / "board").exists()
+
+
+def test_other_settings_make_a_record_stale_until_it_is_run_again(ran, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(ran.store.root, store)
+    changed = make_plan(SEEDED.replace("lr = 0.01", "lr = 0.02"), store, tmp_path)
+    source = of_plan(changed)
+    assert len(source.stale) == 6 and set(source.stale.values()) == {"other settings"}
+    made = board(source)
+    assert not made.ranked
+    assert all(row.unranked == "stale" and row.entries["left > right"].values for row in made.rows)
+    assert "3 stale" in markdown(made) and "--only stale" in markdown(made)
+    stale = chosen(changed.cells, "stale, method=erm", changed.older_records)
+    assert [cell.method.name for cell in stale] == ["erm"] * 3
+    run_cells(changed, stale, Silent())
+    again = board(of_plan(changed))
+    assert [row.method for row in again.ranked] == ["erm"]
+    assert chosen(changed.cells, "method=erm,stale", changed.older_records) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"protocol": "uda/0"}, "protocol uda/0"),
+        ({"data": {"fingerprint": "f" * 64}}, "other data"),
+        ({"digest": "0" * 64}, "other code of plugin benchbench_contrastive"),
+        ({}, "other versions of torch or timm, or other snapshots"),
+    ],
+)
+def test_a_stale_record_says_why(ran, change, why):
+    from benchbench.board.sources import differences
+    from benchbench.run import describe
+
+    cell = ran.cells[0]
+    today = describe(cell, ran)
+    update = dict(change)
+    if "data" in update:
+        update["data"] = today.data.model_copy(update=update["data"])
+    if digest := update.pop("digest", None):
+        update["plugins"] = tuple(
+            p.model_copy(update={"digest": digest}) if p.name == "benchbench_contrastive" else p
+            for p in today.plugins
+        )
+    assert differences(today.model_copy(update=update), today) == [why]
+
+
+def test_a_comparison_over_seeds_alone_is_the_paired_t_test(ran):
+    source = replace(of_plan(ran), truth=None)
+    (line, whole) = lines_of(source, "simclr", "erm")
+    told = stats.ttest_rel(*(entry.values for entry in line.entries))
+    assert line.comparison.p == pytest.approx(told.pvalue)
+    assert line.comparison.difference == pytest.approx(
+        mean(line.entries[0].values) - mean(line.entries[1].values)
+    )
+    assert whole.comparison == line.comparison
+    text = compared(source, "simclr", "erm", as_json=False)
+    assert "| all" in text and ("cannot be told apart" in text or "is better than" in text)
+    fields = json.loads(compared(source, "simclr", "erm", as_json=True))
+    assert [line["shift"] for line in fields] == ["left > right", "all"]
+    assert fields[0]["p"] == pytest.approx(told.pvalue)
+
+
+def test_a_comparison_names_methods_that_are_there(ran):
+    with pytest.raises(BadInput, match="has no method 'simcl'; did you mean 'simclr'"):
+        compared(of_plan(ran), "simcl", "erm", as_json=False)
+    with pytest.raises(BadInput, match="compared with itself"):
+        compared(of_plan(ran), "erm", "erm", as_json=False)
+
+
+def test_curves_are_thinned_by_means():
+    losses = np.random.default_rng(0).normal(size=1000).tolist()
+    assert mean(thinned(losses)) == pytest.approx(mean(losses), abs=1e-2)
+    assert len(thinned(losses)) == 64 and thinned([1.0, 2.0]) == [1.0, 2.0] and thinned([]) == []
