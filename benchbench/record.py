@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import fmean
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -306,7 +306,7 @@ def value_of(scores: Sequence[Score], role: Literal["source", "target"]) -> floa
     """The dataset's own metric, its mean over the role's domains; None if none has test rows."""
     mine = [score for score in scores if score.role == role]
     values = [score.accuracy if score.value is None else score.value for score in mine]
-    return mean(value for value in values if value is not None) if values else None
+    return fmean(value for value in values if value is not None) if values else None
 
 
 def prediction_name(domain: str, step: int | None = None) -> str:

@@ -4,6 +4,7 @@ import inspect
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -16,10 +17,12 @@ from benchbench.checks import CHECKS, checks_of, common
 from benchbench.cli import main
 from benchbench.readout import HEAD, READOUTS
 from benchbench.spelling import spell
+from benchbench.terms import Rule
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
+BOARDS = (ROOT / "docs" / "boards.md").read_text()
 
 
 def commands(text: str) -> list[str]:
@@ -31,7 +34,7 @@ def commands(text: str) -> list[str]:
 
 
 def test_every_command_in_the_documentation_exists_with_its_options():
-    found = commands(README) + commands(PLUGINS)
+    found = commands(README) + commands(PLUGINS) + commands(BOARDS)
     assert len(found) >= 10
     for line in found:
         name, *words = shlex.split(line, comments=True)[1:]
@@ -49,6 +52,10 @@ def test_every_command_is_in_the_readme():
     assert told == set(main.commands)
     for command in main.commands.values():
         assert isinstance(command, click.Command) and command.help
+
+
+def test_every_rule_of_selection_is_explained():
+    assert {*re.findall(r"^\| `(\w+)` \|", BOARDS, re.M)} == {*get_args(Rule)}
 
 
 def test_everything_on_offer_is_in_the_readme():

@@ -59,7 +59,8 @@ def test_what_is_damaged_or_strange_is_left_out_and_told(plan_of, tmp_path):
     with tarfile.open(archive, "a") as tar:
         for name in ("../out.json", "stages/../../out.json"):
             tar.add(Path(__file__), name)
-    result = CliRunner().invoke(main, ["store", "import", str(archive), "--store", str(tmp_path / "new")])
+    words = ["store", "import", str(archive), "--store", str(tmp_path / "new")]
+    result = CliRunner().invoke(main, words)
     assert result.exit_code == 1
     for words in (f"{stage.name} is damaged", "is no record", "has other predictions than it says",
                   "../out.json is nothing that"):  # fmt: skip

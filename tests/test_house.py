@@ -25,7 +25,7 @@ FLOORS = (  # a module imports only from the floors above it in this list
     {"diagnose"},
     {"validators"},
     {"run", "checks"},
-    {"estimate", "upkeep"},
+    {"estimate", "publish", "upkeep"},
     {"launch"},
     {"bench"},
     {"progress"},

@@ -18,7 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchbench import TEST, TRAIN, UNKNOWN, Objective, hookimpl, supervised_loss
+from benchbench import (
+    TEST,
+    TRAIN,
+    UNKNOWN,
+    Between,
+    Objective,
+    hookimpl,
+    searched,
+    supervised_loss,
+)
 from benchbench.catalog import Entry, Loader, Plugin
 from benchbench.checks import CHECKS, Check, checks_of
 from benchbench.checks.subject import DOMAINS, Subject, bars
@@ -388,6 +397,26 @@ class HalfAView(Spread):
     """Wants half a weak view."""
 
     n_weak = 0.5
+
+
+@searched(scale=Between(2.0, 5.0))
+class DefaultOutside(Spread):
+    """Lets a suite draw an option whose default is not among what is drawn."""
+
+    def __init__(self, encoder, task, *, scale=1.0):
+        super().__init__(encoder, task)
+
+
+@searched(scale=Between(1e-40, 1.0))
+class BreaksAtAnEnd(Spread):
+    """Divides by an option that may be drawn too small."""
+
+    def __init__(self, encoder, task, *, scale=1.0):
+        super().__init__(encoder, task)
+        self.scale = scale
+
+    def forward(self, encoder, batch):
+        return super().forward(encoder, batch) / self.scale
 
 
 class BeginsWarm(Spread):
@@ -965,6 +994,8 @@ DEFECTS = [
     ("objective", ReadsTypo, "contract", "it reads label; there is domains, labels"),
     ("objective", NoViews, "contract", "n_views = 0; it is a whole number of at least 1"),
     ("objective", HalfAView, "contract", "n_weak = 0.5; it is a whole number of at least 0"),
+    ("objective", DefaultOutside, "drawn_settings", "scale = 1.0 is not between 2.0 and 5.0"),
+    ("objective", BreaksAtAnEnd, "drawn_settings", "scale = 1e-40 makes the loss"),
     ("objective", BeginsWarm, "contract", "begins = 'warm'; it is"),
     ("objective", KeepsItsHeadAside, "resumes", "interrupted after step"),
     ("objective", NegativeRate, "contract", "encoder_lr = -1.0"),

@@ -13,11 +13,19 @@ from test_selection import tuned  # noqa: F401
 from tiny import SUITE, make_plan
 
 from benchbench.board.compare import compared, lines_of
-from benchbench.board.publish import BELOW, generated, publish, regenerate, thinned
-from benchbench.board.sources import of_folder, of_plan
+from benchbench.board.sources import of_folder
 from benchbench.board.table import board
 from benchbench.board.text import as_json, markdown
 from benchbench.launch.local import run_cells
+from benchbench.publish import (
+    BELOW,
+    differences,
+    generated,
+    of_plan,
+    publish,
+    regenerate,
+    thinned,
+)
 from benchbench.suite import chosen
 from benchbench.terms import BadInput
 
@@ -130,7 +138,6 @@ def test_other_settings_make_a_record_stale_until_it_is_run_again(ran, tmp_path)
     ],
 )
 def test_a_stale_record_says_why(ran, change, why):
-    from benchbench.board.sources import differences
     from benchbench.run import describe
 
     cell = ran.cells[0]

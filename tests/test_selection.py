@@ -9,11 +9,11 @@ from test_board import Silent
 from tiny import SUITE, make_plan
 
 from benchbench.board.selection import HONEST, RULES, chosen, held_out_of, states_of
-from benchbench.board.sources import of_plan
 from benchbench.board.table import LEAST_SEEDS, board, by_place
 from benchbench.board.text import render
 from benchbench.data.pack import Pack
 from benchbench.launch.local import run_cells
+from benchbench.publish import of_plan
 from benchbench.record import Snapshot, Validators, prediction_name
 from benchbench.store import Store
 from benchbench.suite import Suite
@@ -22,7 +22,15 @@ from benchbench.terms import BadInput
 TUNED = SUITE.replace('["left > right"]', '["left > right", "left + odd > right"]').replace(
     'precision = "fp32"',
     'precision = "fp32"\nsnapshots = 2\nleave_one_out = true\ntune = { draws = 2 }',
-) + '[[method]]\nchain = "erm"\nreadout = "head"\nsees = "source"\n[[method]]\nchain = ""\n'  # fmt: skip
+)
+TUNED += """
+[[method]]
+chain = "erm"
+readout = "head"
+sees = "source"
+[[method]]
+chain = ""
+"""
 
 
 @pytest.fixture(scope="module")

@@ -97,6 +97,17 @@ class Credits(Part):
     code: str | None = Field(None, pattern=r"^https?://[^\s<>\"]+$")
 
 
+def credited(submitter: str | None, paper: str | None, code: str | None) -> Credits:
+    """BadInput if an address is none."""
+    try:
+        return Credits(submitter=submitter, paper=paper, code=code)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise BadInput(
+            f"--{fault['loc'][0]} {fault['input']!r} is no address such as https://example.org"
+        ) from None
+
+
 class Manifest(Credits):
     schema_version: Literal[1]
     suite: str

@@ -12,15 +12,10 @@ from markupsafe import Markup
 from benchbench.board import inert
 from benchbench.board.selection import State
 from benchbench.board.table import Board, Row
-from benchbench.board.text import RULES, between, rule_name, spread
+from benchbench.board.text import between, rule_name, spread
 from benchbench.record import value_of
 
-WIDTH, LEFT, RIGHT, TOP = (
-    560,
-    52,
-    16,
-    30,
-)  # pixels; text is 13 of them high, and never less than 11 on a page
+WIDTH, LEFT, RIGHT, TOP = 560, 52, 16, 30  # pixels; text is 13 of them high, on a page at least 11
 HEIGHT, BELOW, LINE = 300, 44, 19  # of the plotting area, of the axis below it, of a line of text
 COLOURS, MOST_POINTS, MOST_LANES, POINTS = 7, 400, 30, 40
 STYLE = Markup("""
@@ -43,7 +38,9 @@ STYLE = Markup("""
 .chart .m6 { --m: var(--c6); } .chart .m7 { --m: var(--quiet); }
 .chart .end { text-anchor: end; } .chart .middle { text-anchor: middle; }
 """)
-ALONE = "svg { color: #1b1f24; } @media (prefers-color-scheme: dark) { svg { color: #e6e9ec; } }"
+ALONE = Markup("""svg { color: #1b1f24; background: #fff; }
+@media (prefers-color-scheme: dark) { svg { color: #e6e9ec; background: #16191d; } }
+""")
 SHAPES = (
     "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z",
     "M-4-4h8v8h-8z",
@@ -187,8 +184,7 @@ def means(board: Board, link: Link) -> Chart | None:
     }
     there = {row.group for row in rows}
     keys = [(mark, names[group]) for group, mark in kinds.items() if group in there]
-    caption = f"Mean over {len(board.shifts)} shifts, with its 95 % interval."
-    caption += ceilings(board) + cut(len(lanes))
+    caption = f"{over_all(board, rows)}.{ceilings(board)}{cut(len(lanes))}"
     return laned("means", "Means and how sure they are", caption, lanes, measured(board), keys)
 
 
@@ -213,8 +209,8 @@ def against_cost(board: Board, link: Link) -> Chart | None:
         Chart(
             "cost",
             "Accuracy against cost" if board.metric == "accuracy" else "Score against cost",
-            "Mean over shifts with its 95 % interval, and seconds of one cell with all of its "
-            f"stages, on a log scale. Better is up, cheaper is left.{ceilings(board)}",
+            f"{over_all(board, rows)}; seconds of one cell with all of its stages. Better is up, "
+            f"cheaper is left.{ceilings(board)}",
             Markup(),
         ),
         points,
@@ -333,7 +329,7 @@ def by_rules(board: Board, link: Link) -> Chart | None:
         span = (min(ends), max(ends)) if len(ends) == 2 else None
         lanes.append(Lane(row.method, dots, span, link(row)))
     there = {rule for row in rows for rule, value in row.by_rule.items() if value is not None}
-    keys = [(FIRST, f"{rule_name(mine)}: the board's rule"), (ORACLE, RULES["oracle"])]
+    keys = [(FIRST, f"{rule_name(mine)}: the board's rule"), (ORACLE, "oracle: by target labels")]
     keys += [(LAST, "last: nothing chosen")] if "last" in there and mine != "last" else []
     keys += [(OTHERS, "other rules")] if there - {*special} else []
     caption = (
@@ -362,7 +358,9 @@ def learning(name: str, title: str, losses: Sequence[Sequence[float]]) -> Chart 
     line = polyline(x, y, places, middle)
     band = f"{polyline(x, y, places, high)}L{polyline(x, y, places[::-1], low[::-1])[1:]}Z"
     cells = f"{len(told)} cell" + "s" * (len(told) > 1)
-    said = f"{title}, of {cells}: loss from {middle[0]:.3g} to {middle[-1]:.3g}."
+    said = f"{cells}, loss from {middle[0]:.3g} to {middle[-1]:.3g}."
+    if len(told) > 1:
+        said += " The line is the median, and the band reaches from the lowest to the highest."
     body = frame(x, y, "share of the steps, %", "loss" + ", log scale" * log)
     body += Markup(
         '<g class="m0"><path class="band" d="{}"/><path class="curve" d="{}"/></g>'
@@ -422,7 +420,7 @@ def laned(
     shown = lanes[:MOST_LANES]
     values = [v for lane in shown for v in (*(d[0] for d in lane.dots), *(lane.span or ()))]
     names = [short(lane.label, 29) for lane in shown]
-    gap, label = 24, 24 + 7 * max(map(len, names))
+    gap, label = 24, 24 + 8 * max(map(len, names))
     x = scale(values, label, WIDTH - RIGHT)
     bottom = TOP + gap * len(shown)
     body = Markup().join(
@@ -496,13 +494,15 @@ def linked(link: str, said: str, body: Markup) -> Markup:
 
 def placed(mark: Mark, x: float, y: float) -> Markup:
     kind = "hollow" if mark.hollow else "mark"
-    path = '<path class="{} m{}" transform="translate({:.1f} {:.1f})" d="{}"/>'
-    return Markup(path).format(kind, mark.colour, x, y, SHAPES[mark.shape])
+    return Markup('<path class="{} m{}" transform="translate({:.1f} {:.1f})" d="{}"/>').format(
+        kind, mark.colour, x, y, SHAPES[mark.shape]
+    )
 
 
 def line(x0: float, y0: float, x1: float, y1: float, kind: str) -> Markup:
-    path = '<path class="{}" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>'
-    return Markup(path).format(kind, x0, y0, x1, y1)
+    return Markup('<path class="{}" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>').format(
+        kind, x0, y0, x1, y1
+    )
 
 
 def words(text: str, x: float, y: float, kind: str) -> Markup:
@@ -535,6 +535,13 @@ def short(text: str, most: int) -> str:
 
 def measured(board: Board) -> str:
     return f"{board.metric.replace('_', ' ')} on test rows of the target, %"
+
+
+def over_all(board: Board, rows: Sequence[Row]) -> str:
+    """What a mark of a row is."""
+    sure = ", with its 95 % interval" if any(row.interval for row in rows) else ""
+    shifts = f"{len(board.shifts)} shifts" if len(board.shifts) > 1 else "one shift"
+    return f"Mean over {shifts}{sure}"
 
 
 def ceilings(board: Board) -> str:

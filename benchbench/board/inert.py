@@ -14,6 +14,8 @@ LATEX = {
 
 def visible(text: str) -> str:
     """Control characters, terminal escapes and what reorders text are shown as U+FFFD."""
+    if text.isprintable():
+        return text
     return "".join("�" if unicodedata.category(c) in HIDDEN else c for c in text)
 
 
@@ -25,7 +27,7 @@ def markdown(text: str) -> str:
 
 def code(text: str) -> str:
     """For Markdown's code spans, which end at the first run of as many backticks."""
-    return "`" + visible(text).replace("`", "'").replace("|", "\\|") + "`"
+    return "`" + visible(text).replace("`", "'") + "`"
 
 
 def latex(text: str) -> str:

@@ -112,8 +112,8 @@ class Evidence:
         source = board.source
         places = by_place(source.records)
         records: dict[str, list[Record]] = defaultdict(list)
-        for place, mine in places.items():
-            records[place[0]] += mine
+        for place in sorted(places):
+            records[place[0]] += places[place]
         return cls(
             board,
             places,
@@ -156,7 +156,7 @@ def page(board: Board) -> str:
         links={row.method: evidence.anchor(row) for row in board.rows if row.group != "reported"},
         pictures=charts.pictures(board, evidence.picked, evidence.anchor),
         chart_style=charts.STYLE,
-        ranks=rank_table(board, evidence),
+        ranks=rank_table(board),
         rules=rule_table(board),
         unscored=unscored(evidence),
         meanings=text.meanings(board),
@@ -165,6 +165,12 @@ def page(board: Board) -> str:
         sections=list(sections(evidence)),
         linkable=linkable,
     )
+
+
+def picture_files(board: Board) -> dict[str, str]:
+    """The pictures of the whole board as SVG that stands alone, by the name of its file."""
+    drawn = charts.pictures(board, Evidence.of(board).picked)
+    return {f"{chart.name}.svg": charts.as_file(chart) for chart in drawn}
 
 
 def described(diagnostic: str) -> str:
@@ -264,7 +270,7 @@ def facts(board: Board) -> list[tuple[str, str]]:
 def several(values: Iterable[str], most: int = 3) -> str:
     found = sorted({*values})
     more = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + more or "–"
+    return "; ".join(found[:most]) + more or "–"
 
 
 def columns_of(board: Board) -> list[Column]:
@@ -281,7 +287,7 @@ def columns_of(board: Board) -> list[Column]:
     columns += [
         Column("source", lambda r: Cell(text.spread(r.source), known(r.source))),
         Column("images", lambda r: Cell(text.counted(r.images_seen), r.images_seen)),
-        Column("s", lambda r: Cell("–" if r.seconds is None else f"{r.seconds:.0f}", r.seconds)),
+        Column("s", seconds_cell),
     ]
     columns += [Column(name, diagnostic_cell(name)) for name in board.columns]
     if any(row.level for row in board.rows):
@@ -304,7 +310,13 @@ def rank_cell(row: Row) -> Cell:
 
 def against_cell(row: Row) -> Cell:
     said = text.difference(row).replace("-", "−")
-    return Cell(said, row.against.difference if row.against else None)
+    return Cell(said, known((row.against.difference,) if row.against else ()))
+
+
+def seconds_cell(row: Row) -> Cell:
+    if row.seconds is None:
+        return Cell("–")
+    return Cell(f"{row.seconds:.0f}", round(row.seconds, 4))
 
 
 def shift_cell(shift: str, best: Mapping[str, Sequence[object]]) -> Callable[[Row], Cell]:
@@ -328,7 +340,7 @@ def known(values: Sequence[float] | None) -> float | None:
     return round(fmean(values), 4) if values else None
 
 
-def rank_table(board: Board, evidence: Evidence) -> Table | None:
+def rank_table(board: Board) -> Table | None:
     lines = text.rank_table(board)
     return as_table(lines, "More ways to order the methods that can be ranked.")
 
@@ -431,14 +443,22 @@ def standing(board: Board, row: Row) -> str:
         said = f"Seeds and test rows allow {place} of {len(board.ranked)}."
     if row.complete:
         said += f" Mean over shifts {text.spread(row.average)}"
-        said += f", 95 % interval {text.between(row.interval)}." if row.interval else "."
-    told = row.against
-    if told:
-        sure = ""
+        if row.interval:
+            said += f", 95 % interval from {row.interval[0]:.1f} to {row.interval[1]:.1f}"
+        said += "."
+    if told := row.against:
+        said += f" {signed(told.difference)} points against {board.compares}"
         if told.low is not None and told.high is not None and told.p is not None:
-            sure = f" (95 % interval {told.low:+.1f} to {told.high:+.1f}, p = {told.p:.2g})"
-        said += f" {told.difference:+.1f} points against {board.compares}{sure}."
+            said += f", 95 % interval from {signed(told.low)} to {signed(told.high)}"
+            said += f", p = {told.p:.2g}"
+        said += "."
     return said
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """With a plus or a true minus; zero has neither."""
+    said = f"{value:+.{digits}f}"
+    return said.replace("-", "−") if float(said) else said[1:]
 
 
 def score_table(evidence: Evidence, row: Row) -> Table:
@@ -527,7 +547,7 @@ def class_cell(value: float, itself: bool) -> Cell:
         return Cell(f"{value:.0f}")
     strength = sum(abs(value) >= limit for limit in TONES)
     tone = f"{'up' if value > 0 else 'down'}{strength}" if strength else ""
-    return Cell(f"{value:+.0f}".replace("-", "−") if round(value) else "0", tone=tone)
+    return Cell(signed(value, 0), tone=tone)
 
 
 def curves(evidence: Evidence, row: Row, records: Sequence[Record]) -> list[Chart]:

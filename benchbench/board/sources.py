@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import safetensors.numpy
@@ -15,9 +15,6 @@ from benchbench.board.truth import NAME, Truth
 from benchbench.record import Part, Record, read_records, read_strictly
 from benchbench.suite import Cell, Suite
 from benchbench.terms import BadInput, Rule
-
-if TYPE_CHECKING:
-    from benchbench.plan import Plan
 
 LEVELS, REPORTED, STALE, CURVES = "levels.json", "reported.toml", "stale.json", "curves.json"
 CONNECTIVITY = "connectivity.json"
@@ -135,44 +132,6 @@ def of_folder(folder: Path) -> Source:
         read_if_there(folder / CURVES, LOSSES),
         read_connectivity(folder / CONNECTIVITY),
     )
-
-
-def of_plan(plan: "Plan") -> Source:
-    """Of what a store has of a suite, with what is stale in place of what is missing."""
-    from benchbench.run import describe
-
-    records, stale = [], {}
-    older = plan.older_records()
-    for cell in plan.cells:
-        if record := plan.record(cell):
-            records.append(record)
-        elif record := older.get(cell):
-            records.append(record)
-            stale[record.cell_id] = "; ".join(differences(record, describe(cell, plan)))
-    folder = plan.store.records(plan.suite.name)
-    return Source(
-        plan.suite.name,
-        expected_by(plan.suite, plan.suite.ranked_shifts(plan.cells)),
-        tuple(records),
-        stale,
-        Truth.of(plan.pack),
-        lambda record: read_predictions(folder / record.file_name),
-    )
-
-
-def differences(old: Record, today: Record) -> list[str]:
-    """Why a record is not what a run of its cell would be today."""
-    mine, its = ({p.name: p.digest for p in r.plugins if p.used} for r in (today, old))
-    said = [
-        (old.protocol != today.protocol, f"protocol {old.protocol}"),
-        (old.data.fingerprint != today.data.fingerprint, "other data"),
-        (old.spec != today.spec, "other settings"),
-        (old.seeds != today.seeds, "other seeds of the split or of the draws"),
-    ]
-    changed = sorted(name for name, digest in mine.items() if its.get(name) != digest)
-    said.append((bool(changed), f"other code of plugin {', '.join(changed)}"))
-    found = [words for differs, words in said if differs]
-    return found or ["other versions of torch or timm, or other snapshots"]
 
 
 def read_predictions(record: Path) -> Predictions:

@@ -353,10 +353,11 @@ def meanings(board: Board) -> list[str]:
             f"({inert.markdown('; '.join(whys))}); `benchbench run --only stale` renews them."
         )
     if board.rules:
-        rule = board.source.expected.rule
+        rule, draws = board.source.expected.rule, board.source.expected.draws
+        among = f", of {draws} draws for every method" if draws > 1 else ""
         lines.append(
-            f"Settings and snapshots are chosen by *{rule_name(rule)}*: of "
-            f"{board.source.expected.draws} draws for every method. The same runs by other rules: "
+            f"Settings and snapshots are chosen by *{rule_name(rule)}*{among}. The same runs by "
+            "other rules: "
             + "; ".join(f"*{rule_name(name)}*, {RULES[name]}" for name in board.rules)
             + ". *oracle gap*: what the oracle's choice would add."
         )
@@ -366,7 +367,7 @@ def meanings(board: Board) -> list[str]:
 def provenance(board: Board) -> str:
     records = board.source.records
     told: Callable[[Callable[[Record], str]], str] = lambda field: "; ".join(  # noqa: E731
-        sorted({inert.markdown(field(record)) for record in records})
+        inert.markdown(text) for text in sorted({field(record) for record in records})
     )
     return (
         f"Protocol {told(lambda r: r.protocol)}; data {told(lambda r: r.data.dataset)}, "

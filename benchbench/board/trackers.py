@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from uuid import uuid4
 
 from benchbench.board.export import Row, of_record, states_of
 from benchbench.record import Record
@@ -84,6 +83,14 @@ def digest_of(record: Record) -> str:
     return hashlib.sha256(record.text().encode()).hexdigest()
 
 
+def emptied(folder: Path) -> Path:
+    """The folder, there and empty, whatever a run that was killed left in it."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
 def missing(module: str, extra: str) -> BadInput:
     return BadInput(f'{module} is not installed; pip install "benchbench-shift[{extra}]"')
 
@@ -103,7 +110,7 @@ class TensorBoard:
         from torch.utils.tensorboard.summary import hparams
 
         self.place = self.folder / name_of(record)
-        self.partial = self.folder / f".{uuid4().hex}.part"
+        self.partial = emptied(self.folder / f".{name_of(record)}.part")
         self.writer = self.writer_of(str(self.partial))
         for summary in hparams(params_of(record), {}):
             self.writer._get_file_writer().add_summary(summary)
@@ -115,11 +122,8 @@ class TensorBoard:
 
     def end(self) -> None:
         self.writer.close()
-        if self.place.exists():
-            old = self.folder / f".{uuid4().hex}.part"
-            self.place.rename(old)
-            shutil.rmtree(old)
-        self.partial.rename(self.place)
+        emptied(self.place)
+        self.partial.replace(self.place)
 
 
 class MLflow:
@@ -138,7 +142,8 @@ class MLflow:
             raise missing("mlflow", "mlflow") from None
         try:
             self.client = MlflowClient(tracking_uri=uri)
-        except (ImportError, MlflowException) as error:
+            self.client.search_experiments(max_results=1)  # says whether anybody is there
+        except (ImportError, MlflowException, OSError) as error:
             said = f"{error}".partition("\n")[0].partition(". ")[0]
             raise BadInput(
                 f"mlflow cannot keep runs at {uri}: {said}; try mlflow:sqlite:///mlflow.db"
@@ -195,8 +200,7 @@ class WandB:
         key = digest_of(record)[:32]
         if any(self.folder.glob(f"wandb/offline-run-*-{key}")):
             return False
-        self.staging = self.folder / "wandb" / f".{uuid4().hex}.part"
-        self.staging.mkdir(parents=True)
+        self.staging = emptied(self.folder / "wandb" / f".{key}.part")
         quiet: dict[str, Any] = {"silent": True, "console": "off", "disable_git": True}
         bare = {"save_code": False, "x_disable_stats": True, "x_disable_meta": True}
         self.run = self.wandb.init(

@@ -6,12 +6,14 @@ all of its seeds, and every score, computed again from the predictions. Neither 
 Labels of test rows are public, so only those two tell anything of predictions that were made up.
 """
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor
 
 from benchbench import metrics
+from benchbench.board import sources
 from benchbench.board.bundle import (
     MANIFEST,
     NAMESPACE,
@@ -33,7 +36,9 @@ from benchbench.board.bundle import (
     encoder_name,
     ssh_keygen,
 )
+from benchbench.board.sources import LEVEL_OF, Checked, read_if_there
 from benchbench.board.truth import NAME, Truth
+from benchbench.disk import place
 from benchbench.record import (
     GroupScore,
     Record,
@@ -46,8 +51,7 @@ from benchbench.spelling import parse, split_pipeline
 from benchbench.suite import Cell, Method, Shift, Stage, Suite
 from benchbench.terms import BadInput
 
-Level = Literal["claimed", "consistent", "re-probed", "reproduced"]
-LEVELS: tuple[Level, ...] = ("claimed", "consistent", "re-probed", "reproduced")
+LEVELS: tuple[Checked, ...] = ("claimed", "consistent", "re-probed", "reproduced")
 EXACT, ROUNDED = 1e-9, 1e-6  # of float64, and of what is a mean of float32
 FEW = 5  # mistakes that two seeds may have in common and no others
 FAR_ABOVE = 0.1  # by which a target above its source, or a ceiling, is worth a look
@@ -69,8 +73,8 @@ Check = Callable[[Submission], Iterable[Finding]]
 class Verdict:
     """How far a bundle can be trusted."""
 
-    asked: Level
-    level: Level | None  # reached; None if the file is malformed
+    asked: Checked
+    level: Checked | None  # reached; None if the file is malformed
     methods: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by method
@@ -122,17 +126,17 @@ class Board:
 def verdict_on(
     submission: Submission,
     board: Board | None,
-    level: Level,
+    level: Checked,
     *,
     signers: Path | None = None,
-    further: Mapping[Level, Check] | None = None,
+    further: Mapping[Checked, Check] | None = None,
 ) -> Verdict:
     """Climb the levels up to ``level``, or to the first with a problem.
 
     ``signers`` is a file of ssh-keygen's allowed signers, ``further`` has the levels that need
     plugins. BadInput if something is missing that a check needs.
     """
-    reached: Level = "claimed"
+    reached: Checked = "claimed"
     findings: list[Finding] = []
     signer: str | None = None
     for step in LEVELS[1 : LEVELS.index(level) + 1]:
@@ -170,7 +174,7 @@ def inconsistencies(submission: Submission, board: Board) -> list[Finding]:
 
     What is compared first has to hold for the rest to mean anything.
     """
-    for check in (_files, _suites, _cells, _records):
+    for check in (_files, _suites, _cells, _records, _copied):
         if texts := list(check(submission, board)):
             return [Finding("problem", text) for text in texts]
     return list(_implausible(submission, board))
@@ -286,7 +290,6 @@ def _records(submission: Submission, board: Board) -> Iterator[str]:
             *_wrong_scores(submission, name, record, board.truth),
         ):
             yield f"{name}: {text}"
-    yield from _copied(submission, board.truth)
 
 
 def _foreign(record: Record, cell: Cell, suite: Suite, truth: Truth) -> Iterator[str]:
@@ -324,8 +327,8 @@ def _misspelt(record: Record, method: Method, draw: int, shift: Shift) -> Iterat
     if len(spec.chain) != len(method.chain):
         yield f"its chain has {len(spec.chain)} stages, not {len(method.chain)}"
         return
-    for depth, (stage, done) in enumerate(zip(method.chain, spec.chain, strict=True)):
-        for text in _misspelt_stage(stage, done, draw, shift):
+    for depth, stage in enumerate(method.chain):
+        for text in _misspelt_stage(stage, spec.chain[depth], draw, shift):
             yield f"stage {depth}: {text}"
 
 
@@ -402,9 +405,9 @@ def _unfounded(submission: Submission, name: str, record: Record) -> Iterator[st
         yield "its predictions are missing"
     elif files[beside].sha256 != kept.predictions_sha256:
         yield "its predictions are others than it says"
-    if kept.stages and encoder_name(record) in files:
-        if files[encoder_name(record)].sha256 != kept.encoder_sha256:
-            yield "its encoder is another than it says"
+    encoder = files.get(encoder_name(record)) if kept.stages else None
+    if encoder and encoder.sha256 != kept.encoder_sha256:
+        yield "its encoder is another than it says"
 
 
 def _wrong_scores(submission: Submission, name: str, record: Record, truth: Truth) -> Iterator[str]:
@@ -440,7 +443,7 @@ def _impossible(
             yield f"there are {len(values)} predictions on {name}, which has {rows} test rows"
         elif values.dtype != CLASSES_OR_NUMBERS[bool(classes)]:
             yield f"the predictions on {name} are {values.dtype}"
-        elif classes and rows and not (0 <= values.min() and values.max() < classes):
+        elif classes and rows and not (values.min() >= 0 and values.max() < classes):
             yield f"a prediction on {name} is of no class"
         elif not np.isfinite(values).all():
             yield f"a prediction on {name} is not finite"
@@ -518,30 +521,35 @@ def _close(a: float | None, b: float | None, tolerance: float) -> bool:
     return a == b if a is None or b is None else abs(a - b) <= tolerance
 
 
-def _copied(submission: Submission, truth: Truth) -> Iterator[str]:
+def _copied(submission: Submission, board: Board) -> Iterator[str]:
     """Seeds of one trained method that cannot have been trained apart."""
-    seen: dict[tuple[str, str, int, str], str] = {}
+    seen: dict[tuple[object, ...], str] = {}
     for name, record in submission.records.items():
-        kept = record.artifacts
-        if kept is None or not record.spec.chain:
+        if record.artifacts is None or not record.spec.chain:
             continue
+        end = _end_of(submission, name)
+        digest = hashlib.sha256(b"".join(values.tobytes() for values in end.values())).hexdigest()
         cell = (record.method, record.shift, record.draw)
-        for what, digest in (
-            ("encoder", kept.encoder_sha256 or ""),
-            ("predictions", kept.predictions_sha256),
-        ):
-            other = seen.setdefault((*cell, f"{what} {digest}"), name)
-            if other != name and (what == "encoder" or not _by_chance(submission, name, truth)):
-                yield f"{name} and {other} are of two seeds, and have the same {what}"
+        other = seen.setdefault((*cell, "encoder", record.artifacts.encoder_sha256), name)
+        if other != name:
+            yield f"{name} and {other} are of two seeds, and have the same encoder"
+        other = seen.setdefault((*cell, "predictions", digest), name)
+        if other != name and not _by_chance(end, board.truth):
+            yield f"{name} and {other} are of two seeds, and have the same predictions"
 
 
-def _by_chance(submission: Submission, name: str, truth: Truth) -> bool:
-    """Whether two trained encoders may predict so alike: hardly a mistake, or always one class."""
-    predictions = submission.predictions(predictions_name(name))
+def _end_of(submission: Submission, name: str) -> dict[str, np.ndarray]:
+    """A scored record's predictions by domain, without those of snapshots."""
     data = submission.records[name].data
+    predictions = submission.predictions(predictions_name(name))
+    return {domain: predictions[domain] for domain in (*data.sources, *data.targets)}
+
+
+def _by_chance(predictions: Mapping[str, np.ndarray], truth: Truth) -> bool:
+    """Whether two trained encoders may predict so alike: hardly a mistake, or always one class."""
     mistakes = 0
-    for domain in (*data.sources, *data.targets):
-        values, rows = predictions[domain], known_rows(truth, domain).numpy()
+    for domain, values in predictions.items():
+        rows = known_rows(truth, domain).numpy()
         if len(rows) and len(np.unique(values)) > 1:
             mistakes += int((values[rows] != truth.labels[domain][rows]).sum())
     return mistakes < FEW
@@ -641,7 +649,7 @@ def take_in(submission: Submission, verdict: Verdict, folder: Path) -> int:
             path = folder / name
             _place(path, submission.bundle.read(name))
             placed.append(path)
-        _note_levels(submission, verdict, folder / "levels.json")
+        _note_levels(submission, verdict, folder / sources.LEVELS)
     except OSError as error:
         for path in placed:
             path.unlink(missing_ok=True)
@@ -681,29 +689,18 @@ def _place(path: Path, content: bytes) -> None:
 
 def _note_levels(submission: Submission, verdict: Verdict, path: Path) -> None:
     """Say of every method which level it reached; the highest that it ever did."""
-    levels = read_levels(path)
+    levels = read_if_there(path, LEVEL_OF)
     manifest = submission.manifest
+    assert verdict.level is not None, "only what was accepted is noted"
     for method in manifest.methods:
-        before = levels.get(method, {}).get("level", "claimed")
-        assert verdict.level is not None, "only what was accepted is noted"
-        levels[method] = {
-            "level": max(before, verdict.level, key=LEVELS.index),
-            "flags": list(verdict.flags.get(method, ())),
-            "submitter": manifest.submitter,
-            "paper": manifest.paper,
-            "code": manifest.code,
-            "benchbench": manifest.benchbench,
-        }
-    partial = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    partial.write_text(json.dumps(levels, indent=1, sort_keys=True) + "\n")
-    partial.replace(path)
-
-
-def read_levels(path: Path) -> dict[str, dict[str, Any]]:
-    """What a board's ``levels.json`` says of its methods; nothing if there is none."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from None
+        before = levels[method].level if method in levels else verdict.level
+        levels[method] = sources.Level(
+            level=max(before, verdict.level, key=LEVELS.index),
+            flags=verdict.flags.get(method, ()),
+            submitter=manifest.submitter or "",
+            paper=manifest.paper or "",
+            code=manifest.code or "",
+            benchbench=version("benchbench-shift"),
+        )
+    said = {method: level.model_dump(mode="json") for method, level in levels.items()}
+    place(path, (json.dumps(said, indent=1, sort_keys=True) + "\n").encode())

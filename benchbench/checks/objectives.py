@@ -300,6 +300,23 @@ def short_batches(subject: Subject) -> None:
             )
 
 
+def drawn_settings(subject: Subject) -> None:
+    """What it lets a suite draw holds its default, and works at both ends."""
+    for name, space in subject.entry.searched.items():
+        default = subject.entry.options[name]
+        if default is not None and not space.low <= default <= space.high:
+            raise Broken(
+                f"{name} = {default!r} is not between {space.low!r} and {space.high!r}; widen what "
+                "searched says"
+            )
+        for value in (space.low, space.high):
+            encoder = subject.probe(TASK, 10)
+            objective = begun(subject.build(encoder, TASK, **{name: value}), encoder, TASK)
+            found = loss_of(encoder, objective, common.batch_for(objective))
+            if not found.isfinite():
+                raise Broken(f"{name} = {value!r} makes the loss {found.item()}; draw from less")
+
+
 def channels(subject: Subject) -> None:
     """Images of 1, 3 and 4 channels work, or are refused with BadInput when it is built."""
 
@@ -410,6 +427,7 @@ CHECKS = (
     order_of_rows,
     any_size,
     short_batches,
+    drawn_settings,
     channels,
     autocast,
     devices,

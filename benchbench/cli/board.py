@@ -38,7 +38,8 @@ def board_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def source_of(suite: str, rule: Rule | None, store: Path, data: Path, device: str) -> Source:
-    from benchbench.board.sources import of_folder, of_plan
+    from benchbench.board.sources import of_folder
+    from benchbench.publish import of_plan
 
     folder = Path(suite)
     published = (folder / "records").is_dir()
@@ -94,7 +95,7 @@ def publish(suite: str, folder: Path | None, store: Path, data: Path, device: st
     files beside them. Of a folder DIR that was published they are written again, as after
     `benchbench verify --into DIR`.
     """
-    from benchbench.board.publish import publish, regenerate
+    from benchbench.publish import publish, regenerate
     from benchbench.suite import text_of
 
     if (Path(suite) / "records").is_dir():

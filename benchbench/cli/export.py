@@ -47,7 +47,9 @@ def export(suite: str, target: str, store: Path, data: Path, device: str) -> Non
     there twice when it is exported again: files and TensorBoard's runs are replaced, those of
     MLflow and W&B that are complete are left.
     """
-    kind, _, place = target.partition(":")
+    from benchbench.disk import place, writing
+
+    kind, _, where = target.partition(":")
     check_target(target)
     records, losses = records_of(suite, store, data, device)
     if not records:
@@ -55,16 +57,15 @@ def export(suite: str, target: str, store: Path, data: Path, device: str) -> Non
     if kind in TRACKERS:
         from benchbench.board.trackers import track
 
-        new, there = track(records, tracker_of(kind, place), losses)
+        with writing(target):
+            new, there = track(records, tracker_of(kind, where), losses)
         click.echo(f"{target}: {new:,} runs written, {there:,} were there")
         return
     from benchbench.board.export import TABLES, rows_of
-    from benchbench.disk import place as placed
-    from benchbench.disk import writing
 
     content = TABLES[Path(target).suffix](records)
     with writing(target):
-        placed(Path(target), content)
+        place(Path(target), content)
     click.echo(f"{target}: {len(records):,} records, {len(rows_of(records)):,} rows")
 
 
@@ -72,9 +73,9 @@ def check_target(target: str) -> None:
     """BadInput if it is none of what there is."""
     from benchbench.board.export import TABLES
 
-    kind, colon, place = target.partition(":")
+    kind, colon, where = target.partition(":")
     if kind in TRACKERS and colon:
-        if not place:
+        if not where:
             raise BadInput(f"--to {target} says no place; write {kind}:PLACE")
     elif Path(target).suffix not in TABLES:
         files, runs = (f"FILE{end}" for end in TABLES), (f"{name}:PLACE" for name in TRACKERS)
@@ -97,9 +98,9 @@ def records_of(suite: str, store: Path, data: Path, device: str) -> tuple[list[R
     return [record for cell in plan.cells if (record := plan.record(cell))], losses
 
 
-def tracker_of(kind: str, place: str) -> Tracker:
+def tracker_of(kind: str, where: str) -> Tracker:
     from benchbench.board.trackers import MLflow, TensorBoard, WandB
 
     if kind == "tensorboard":
-        return TensorBoard(Path(place))
-    return MLflow(place) if kind == "mlflow" else WandB(place, Path())
+        return TensorBoard(Path(where))
+    return MLflow(where) if kind == "mlflow" else WandB(where, Path())

@@ -34,6 +34,7 @@ from benchbench.cli.options import (
 )
 from benchbench.cli.search import search
 from benchbench.cli.store import store
+from benchbench.cli.submit import submit, verify
 from benchbench.cli.theory import theory
 from benchbench.terms import BadInput, MissingData
 
@@ -83,6 +84,8 @@ main.add_command(advise)
 main.add_command(diagnose)
 main.add_command(theory)
 main.add_command(search)
+main.add_command(submit)
+main.add_command(verify)
 main.add_command(store)
 main.add_command(export)
 main.add_command(leaderboard)
@@ -172,13 +175,13 @@ def run(
 
     Run it again after an interruption: what was finished is kept, and nothing is done twice.
     """
-    from benchbench.board.sources import of_plan
     from benchbench.board.table import board
     from benchbench.board.text import render
     from benchbench.estimate import Calibration, total
     from benchbench.launch.children import terminated_like_interrupted
     from benchbench.launch.engines import engine_of, processes_here, run_on
     from benchbench.progress import Counting, Progress
+    from benchbench.publish import of_plan
     from benchbench.store import Store
 
     job = make_job(

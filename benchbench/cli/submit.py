@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from benchbench.board.bundle import Submission
-    from benchbench.board.verify import Check, Finding, Level
+    from benchbench.board.sources import Checked
+    from benchbench.board.verify import Check, Finding
     from benchbench.plan import Plan
     from benchbench.record import Record
 
@@ -156,6 +157,47 @@ def verify(
     from benchbench.board.bundle import Malformed, opened, submission_of
     from benchbench.board.verify import Board, Verdict, take_in, verdict_on
 
-    asked = cast("Level", level)
-    with opened(bundle) if bundle else None as archive:
-        submission = submission_of(archive)
+    asked, taken = cast("Checked", level), 0
+    known = Board.read(board) if board else None
+    further = checks_with_plugins(seed, store, data, device)
+    try:
+        with opened(bundle) as archive:
+            submission = submission_of(archive)
+            verdict = verdict_on(submission, known, asked, signers=signers, further=further)
+            if into and not verdict.status:
+                taken = take_in(submission, verdict, into)
+    except Malformed as error:
+        verdict = Verdict(asked, None, problems=(str(error),))
+    click.echo(verdict.json() if as_json else verdict.text(), nl=False)
+    if into and not verdict.status:
+        click.echo(f"{into}: {taken} records are new", err=True)
+    sys.exit(verdict.status)
+
+
+def checks_with_plugins(
+    seed: int | None, store: Path, data: Path, device: str
+) -> dict[Checked, Check]:
+    """What the upper levels do; plugins are loaded when one of them is asked for."""
+
+    def plan_of(submission: Submission) -> Plan:
+        from benchbench.launch.again import plan_for
+        from benchbench.progress import Counting
+        from benchbench.store import Store
+
+        report = Counting("decoding", "image")
+        return plan_for(submission, catalog(), data, Store(store.absolute()), device, report)
+
+    def probe(submission: Submission) -> Iterator[Finding]:
+        from benchbench.launch.again import reprobed
+
+        return reprobed(submission, plan_of(submission))
+
+    def train(submission: Submission) -> Iterator[Finding]:
+        from benchbench.launch.again import reproduced
+        from benchbench.progress import Progress
+
+        plan = plan_of(submission)
+        with Progress(len(plan.cells) // len(plan.suite.seeds)) as progress:
+            yield from reproduced(submission, plan, seed, progress)
+
+    return {"re-probed": probe, "reproduced": train}

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 from benchbench import metrics
 from benchbench.board.bundle import Submission, encoder_name
-from benchbench.board.verify import Finding, known_rows, predictions_name
 from benchbench.board.truth import Truth
+from benchbench.board.verify import Finding, known_rows, predictions_name
 from benchbench.catalog import Catalog
 from benchbench.contracts import Objective
 from benchbench.data.prepare import Report
 from benchbench.features import Features, extract
 from benchbench.launch.local import Audience, run_cells
 from benchbench.plan import Plan, build_encoder
-from benchbench.record import Record
-from benchbench.run import describe, fit_readout, score
+from benchbench.record import Record, Validators
+from benchbench.run import describe, fit_readout, score, validated
 from benchbench.store import Store
 from benchbench.suite import Cell
 from benchbench.terms import BadInput
@@ -37,7 +37,9 @@ from benchbench.train import below
 # rows that lie on a boundary, and now and then the penalty that validation rows choose.
 MOST_MOVED = 0.05  # of a domain's test rows
 CLOSE = 0.01  # of accuracy, or of the range of predictions that are numbers
+STEADY = ("source_val", "entropy", "infomax", "target_val")  # validators that rounding hardly moves
 CONFIDENCE = 0.95  # of the interval in which a seed that was trained again should lie
+WIDE = 0.2  # of such an interval
 
 
 def plan_for(
@@ -74,11 +76,13 @@ def reprobed(submission: Submission, plan: Plan) -> Iterator[Finding]:
                 continue
             try:
                 plan.check(cell)
-                predictions = read_again(submission, encoder, cell, z, plan)
+                predictions, validators = read_again(submission, encoder, cell, z, plan)
             except (RuntimeError, ValueError, ArithmeticError, BadInput) as error:
                 reason = f"{type(error).__name__}: {error}".partition("\n")[0]
                 yield Finding("problem", f"{cell} cannot be read off again: {reason}")
                 continue
+            if record.validators:
+                yield from other_validators(cell, record.validators, validators)
             said = submission.predictions(predictions_name(name))
             for domain, values in predictions.items():
                 claimed = torch.from_numpy(said[domain].copy())
@@ -86,6 +90,8 @@ def reprobed(submission: Submission, plan: Plan) -> Iterator[Finding]:
                 rows, moved = rows + len(values), moved + int(away.sum())
                 if text := stray(claimed, values, away, truth, domain):
                     yield Finding("problem", f"{cell}, {domain}: {text}")
+    if submission.suite.snapshots > 1:
+        yield Finding("note", "encoders of snapshots are not sent: these were not read off again")
     yield Finding("note", f"read off again, {moved:,} of {rows:,} predictions are others")
 
 
@@ -117,8 +123,11 @@ def other_sources(record: Record, cell: Cell, plan: Plan) -> Iterator[Finding]:
 
 def read_again(
     submission: Submission, encoder: str, cell: Cell, z: dict[str, Features], plan: Plan
-) -> Mapping[str, Tensor]:
-    """Predictions on the test rows of the cell's domains; ``z`` keeps the encoder's features."""
+) -> tuple[Mapping[str, Tensor], Validators]:
+    """Predictions on the test rows of the cell's domains, and what rules of selection choose by.
+
+    ``z`` keeps the encoder's features.
+    """
     network, objective = loaded(submission, encoder, cell, plan)
     pack = plan.pack
     for domain in (*cell.shift.sources, *cell.shift.targets):
@@ -127,13 +136,24 @@ def read_again(
             features = extract(network, plan.inputs, rows, plan.machine.device)
             z[domain] = Features(features, pack.labels[rows])
     mine = {domain: z[domain] for domain in (*cell.shift.sources, *cell.shift.targets)}
-    return score(cell, fit_readout(cell, objective, mine, pack), mine, pack)[1]
+    fitted = fit_readout(cell, objective, mine, pack)
+    return score(cell, fitted, mine, pack)[1], validated(cell, fitted, mine, pack)
+
+
+def other_validators(cell: Cell, said: Validators, again: Validators) -> Iterator[Finding]:
+    """What would have a rule of selection prefer this state, and is not so."""
+    for name in STEADY:
+        mine, theirs = getattr(said, name), getattr(again, name)
+        if (mine is None) != (theirs is None) or (
+            mine is not None and abs(mine - theirs) > MOST_MOVED * max(1.0, abs(theirs))
+        ):
+            yield Finding("problem", f"{cell}: its {name} is {mine}, and read off again {theirs}")
 
 
 def loaded(
     submission: Submission, encoder: str, cell: Cell, plan: Plan
 ) -> tuple[nn.Module, Objective | None]:
-    """The submitted encoder and the objective of its last stage. RuntimeError if they do not fit."""
+    """The submitted encoder and its last objective. RuntimeError if they do not fit."""
     task, device = plan.pack.task, plan.machine.device
     network = build_encoder(plan.catalog.resolve("encoder", cell.method.encoder), task, cell.seed)
     network = network.to(device).to(memory_format=torch.channels_last)
@@ -209,7 +229,7 @@ def reproduced(
         records = run_cells(again, cells, audience)
     for method in submission.manifest.methods:
         before = [mean_of(submission.records.values(), method, s, shifts) for s in suite.seeds]
-        yield compared(method, before, mean_of(records, method, new, shifts), new)
+        yield from compared(method, before, mean_of(records, method, new, shifts), new)
 
 
 def mean_of(
@@ -226,19 +246,22 @@ def mean_of(
     return mean(values) if len(values) == len(shifts) else None
 
 
-def compared(method: str, before: Sequence[float | None], now: float | None, seed: int) -> Finding:
+def compared(
+    method: str, before: Sequence[float | None], now: float | None, seed: int
+) -> Iterator[Finding]:
     """Whether a seed more is what the seeds before let one expect."""
     known = [value for value in before if value is not None]
     if now is None:
-        return Finding("problem", f"{method}, trained with seed {seed}, has no score")
-    if len(known) < 2:
-        return Finding(
-            "problem", f"{method} has fewer than two seeds that are scored on all shifts"
-        )
-    low, high = interval(known)
-    text = f"{method}, trained with seed {seed}, has {now:.4f}, and {low:.4f} to {high:.4f} is "
-    text += f"where one seed more than the {len(known)} submitted should lie"
-    return Finding("note" if low <= now <= high else "problem", text)
+        yield Finding("problem", f"{method}, trained with seed {seed}, has no score")
+    elif len(known) < 2:
+        yield Finding("problem", f"{method} has fewer than two seeds with every score")
+    else:
+        low, high = interval(known)
+        text = f"trained with seed {seed} it has {now:.4f}, and one seed more than the "
+        text += f"{len(known)} submitted should have {low:.4f} to {high:.4f}"
+        yield Finding("note" if low <= now <= high else "problem", f"{method}: {text}")
+        if high - low > WIDE:
+            yield Finding("flag", f"{text}: too wide to tell much; more seeds would", method)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

@@ -1,38 +1,76 @@
-"""A board as a folder: what it is made of, and all that follows from it."""
+"""The board of a store, and what it becomes as a folder."""
 
 import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from benchbench.board.site import page
+from benchbench.board.card import card
+from benchbench.board.site import Evidence, page, picture_files
 from benchbench.board.sources import (
     CURVES,
     LEVEL_OF,
     LEVELS,
     STALE,
     Source,
+    expected_by,
     of_folder,
-    of_plan,
     read_if_there,
+    read_predictions,
 )
 from benchbench.board.table import board
 from benchbench.board.text import as_csv, as_json, latex, markdown
 from benchbench.board.truth import NAME, Truth
 from benchbench.disk import place, writing
+from benchbench.plan import Plan
+from benchbench.record import Record
+from benchbench.run import describe
 from benchbench.suite import Suite
 from benchbench.terms import BadInput
-
-if TYPE_CHECKING:
-    from benchbench.plan import Plan
 
 BELOW = "<!-- What follows is written by `benchbench publish`. -->"
 POINTS = 64  # of a learning curve
 
 
-def publish(plan: "Plan", suite_text: str, folder: Path) -> Source:
+def of_plan(plan: Plan) -> Source:
+    """Of what a store has of a suite, with what is stale in place of what is missing."""
+    records, stale = [], {}
+    older = plan.older_records()
+    for cell in plan.cells:
+        if record := plan.record(cell):
+            records.append(record)
+        elif record := older.get(cell):
+            records.append(record)
+            stale[record.cell_id] = "; ".join(differences(record, describe(cell, plan)))
+    folder = plan.store.records(plan.suite.name)
+    return Source(
+        plan.suite.name,
+        expected_by(plan.suite, plan.suite.ranked_shifts(plan.cells)),
+        tuple(records),
+        stale,
+        Truth.of(plan.pack),
+        lambda record: read_predictions(folder / record.file_name),
+    )
+
+
+def differences(old: Record, today: Record) -> list[str]:
+    """Why a record is not what a run of its cell would be today."""
+    mine, its = ({p.name: p.digest for p in r.plugins if p.used} for r in (today, old))
+    said = [
+        (old.protocol != today.protocol, f"protocol {old.protocol}"),
+        (old.data.fingerprint != today.data.fingerprint, "other data"),
+        (old.spec != today.spec, "other settings"),
+        (old.seeds != today.seeds, "other seeds of the split or of the draws"),
+    ]
+    changed = sorted(name for name, digest in mine.items() if its.get(name) != digest)
+    said.append((bool(changed), f"other code of plugin {', '.join(changed)}"))
+    found = [words for differs, words in said if differs]
+    return found or ["other versions of torch or timm, or other snapshots"]
+
+
+def publish(plan: Plan, suite_text: str, folder: Path) -> Source:
     """Write the board of a store into a folder; what others have sent to it stays.
 
     BadInput if nothing was scored yet, or the folder is of another suite or cannot be written.
@@ -78,12 +116,21 @@ def generated(folder: Path) -> dict[str, str]:
         if readme.exists()
         else (f"# {made.source.name}\n\n")
     )
+    named = Evidence.of(made).anchors
+    cards = {
+        f"cards/{named[row.group, row.method]}.md": card(made, row.method)
+        for row in made.rows
+        if row.complete and row.group == "method"
+    }
+    pictures = {f"site/{name}": svg for name, svg in picture_files(made).items()}
     return {
         "README.md": f"{above}{BELOW}\n\n{markdown(made)}",
         "board.csv": as_csv(made),
         "board.json": as_json(made),
         "board.tex": latex(made),
         "site/index.html": page(made),
+        **pictures,
+        **cards,
     }
 
 
@@ -111,14 +158,14 @@ def keep_suite(suite: Suite, text: str, folder: Path) -> None:
         )
 
 
-def truth_of(plan: "Plan", source: Source) -> Truth:
+def truth_of(plan: Plan, source: Source) -> Truth:
     """Of the domains that some record predicts."""
     truth = Truth.of(plan.pack)
     used = {d for r in source.records for d in (*r.data.sources, *r.data.targets)}
     return truth.of_domains(used)
 
 
-def curves_of(plan: "Plan", source: Source) -> dict[str, list[float]]:
+def curves_of(plan: Plan, source: Source) -> dict[str, list[float]]:
     """Losses of every stage of a record, by its key, averaged to a few points."""
     keys = {key for record in source.records if record.artifacts for key in record.artifacts.stages}
     kept = {key: plan.store.read("stages", key) for key in sorted(keys)}
