@@ -15,9 +15,9 @@ from benchbench.contracts import Objective, Rows, begun
 from benchbench.data.feed import Feed
 from benchbench.features import extract
 from benchbench.footprint import SLOTS, Footprint, Live, footprint_of, members
+from benchbench.keys import features_key
 from benchbench.machine import keep_freed_memory
 from benchbench.plan import Link, Plan, build_encoder, build_views
-from benchbench.run import features_key
 from benchbench.suite import Cell, Shift
 from benchbench.terms import BadInput
 from benchbench.train import Diverged, train
@@ -150,7 +150,7 @@ class Calibration:
         for link in self.plan.missing(cell):
             if self._wants_probe(cell, link):
                 wanted += [(link.start, domain) for domain in cell.labelled]
-        keys = {features_key(key, domain, plan.pack): domain for key, domain in wanted}
+        keys = {features_key(key, domain, plan.pack.fingerprint): domain for key, domain in wanted}
         return {key: d for key, d in keys.items() if not plan.store.has("features", key)}
 
     def _stage(self, cell: Cell, link: Link) -> Estimate:

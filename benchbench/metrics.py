@@ -7,6 +7,7 @@ classes, or float [N] of numbers; groups are int64 [N], where −1 is none, or b
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ def accuracy(predictions: Tensor, labels: Tensor, groups: Tensor | None = None) 
 
 def per_class_mean(predictions: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:
     """The mean over classes, of those that have rows, of the accuracy on their rows."""
-    return torch.tensor([part.value for part in parts(predictions, labels, labels)]).mean().item()
+    return fmean(part.value for part in parts(predictions, labels, labels))
 
 
 def macro_f1(predictions: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:

@@ -18,10 +18,11 @@ from benchbench.data.feed import Feed, resident, shares
 from benchbench.data.pack import Pack, check_shift
 from benchbench.data.prepare import Report
 from benchbench.datasets import packed
+from benchbench.keys import first_key, key_of, snapshot_key
 from benchbench.machine import Machine
 from benchbench.readout import check_task, resolve_readout
 from benchbench.record import Record, file_stem, read_record
-from benchbench.store import Store, key_of
+from benchbench.store import Store
 from benchbench.suite import Cell, Method, Stage, Suite
 from benchbench.terms import TRAIN, BadInput, derive_seed
 from benchbench.train import Augment, Views, as_it_is
@@ -44,7 +45,7 @@ class Link:
     snapshots: tuple[int, ...] = ()  # the steps after which its state is kept, too
 
     def snapshot_key(self, step: int) -> str:
-        return key_of({"stage": self.key, "step": step})
+        return snapshot_key(self.key, step)
 
 
 @dataclass(frozen=True)
@@ -166,23 +167,9 @@ class Plan:
 
     def _first_key(self, cell: Cell) -> str:
         """The key of the encoder before any stage."""
-        encoder = self.catalog.resolve("encoder", cell.method.encoder)
-        return key_of(
-            {
-                "encoder": identity_of(encoder),
-                "task": self._task,
-                "seed": cell.seed,
-                "protocol": self.suite.protocol,
-                "versions": versions_of(self.pack.task),
-            }
-        )
-
-    @cached_property
-    def _task(self) -> dict[str, object]:
-        """All that the pack lets an encoder know."""
-        task = asdict(self.pack.task)
-        words = task.pop("vocabulary")
-        return task | ({"vocabulary": key_of({"words": words})} if words else {})
+        encoder, task = self.catalog.resolve("encoder", cell.method.encoder), self.pack.task
+        protocol, versions = self.suite.protocol, versions_of(task)
+        return first_key(identity_of(encoder), asdict(task), cell.seed, protocol, versions)
 
     def encoder_key(self, cell: Cell) -> str:
         """The key of the encoder that the cell's readout meets."""

@@ -18,8 +18,9 @@ from benchbench.catalog import Choice, Plugin
 from benchbench.claims import LOOK_EVERY, Claim
 from benchbench.contracts import Objective, Supervised, is_known
 from benchbench.data.pack import Pack
-from benchbench.diagnose.geometry import VERSION, Side, diagnose
+from benchbench.diagnose.geometry import Side, diagnose, diagnostics_key
 from benchbench.features import Features, extract
+from benchbench.keys import features_key
 from benchbench.plan import Link, Plan, build_encoder, build_views, stage_seed
 from benchbench.readout import Fitted, head, known, probe, resolve_readout
 from benchbench.record import (
@@ -43,7 +44,7 @@ from benchbench.record import (
     prediction_name,
 )
 from benchbench.spread import as_the_first_says, world
-from benchbench.store import Artifact, key_of, packed
+from benchbench.store import Artifact, packed
 from benchbench.suite import Cell, Stage
 from benchbench.terms import TEST, TRAIN, VAL, BadInput, derive_seed
 from benchbench.train import Checkpoints, Diverged, Watch, below, train
@@ -312,7 +313,7 @@ def features(encoder: nn.Module, encoder_key: str, domain: str, plan: Plan) -> F
     def made() -> tuple[dict[str, Tensor], None]:
         return {"z": extract(encoder, plan.inputs, rows, plan.machine.device)}, None
 
-    key = features_key(encoder_key, domain, pack)
+    key = features_key(encoder_key, domain, pack.fingerprint)
     kept = plan.store.once("features", key, f"features of {domain}", made)
     return Features(kept.tensors["z"], pack.labels[rows])
 
@@ -320,13 +321,9 @@ def features(encoder: nn.Module, encoder_key: str, domain: str, plan: Plan) -> F
 def stored_features(encoder_key: str, domain: str, plan: Plan) -> Features | None:
     """The features of every row of a domain, if an earlier cell extracted them."""
     pack = plan.pack
-    kept = plan.store.read("features", features_key(encoder_key, domain, pack))
+    kept = plan.store.read("features", features_key(encoder_key, domain, pack.fingerprint))
     rows = pack.domains == pack.domain_names.index(domain)
     return Features(kept.tensors["z"], pack.labels[rows]) if kept else None
-
-
-def features_key(encoder_key: str, domain: str, pack: Pack) -> str:
-    return key_of({"encoder": encoder_key, "domain": domain, "data": pack.fingerprint})
 
 
 def fit_readout(
@@ -389,20 +386,18 @@ def diagnosed(cell: Cell, z: Mapping[str, Features], plan: Plan) -> Diagnostics 
 
     None, with a warning, if that fails: it costs no cell its score.
     """
-    pack, sides = plan.pack, {"sources": cell.shift.sources, "targets": cell.shift.targets}
-    about = {"encoder": plan.encoder_key(cell), "data": pack.fingerprint, "version": VERSION}
+    pack, sides = plan.pack, (cell.shift.sources, cell.shift.targets)
+    key = diagnostics_key(plan.encoder_key(cell), pack.fingerprint, *sides)
 
     def made() -> tuple[dict[str, Tensor], dict[str, float | None]]:
         source, target = (
             Side.of(*(rows_of(z, domains, split, pack) for split in (TRAIN, VAL, TEST)))
-            for domains in sides.values()
+            for domains in sides
         )
         return {}, diagnose(source, target, pack.task.num_classes).model_dump()
 
     try:
-        kept = plan.store.once(
-            "diagnostics", key_of({**about, **sides}), f"diagnostics of {cell}", made
-        )
+        kept = plan.store.once("diagnostics", key, f"diagnostics of {cell}", made)
     except BadInput:
         raise
     except Exception as error:

@@ -22,12 +22,6 @@ from benchbench.record import Record, read_record
 from benchbench.terms import BadInput
 
 
-def key_of(parts: Mapping[str, Any]) -> str:
-    """sha256 of the parts as JSON: another value anywhere is another key."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 @dataclass(frozen=True)
 class Artifact:
     """Tensors, and what is said of them."""

@@ -8,19 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
 from benchbench.contracts import Task
-from benchbench.data.pack import Pack
 from benchbench.data.prepare import opened, pixels_in
-from benchbench.diagnose.geometry import VERSION
+from benchbench.diagnose.geometry import diagnostics_key
+from benchbench.keys import features_key, first_key, snapshot_key
 from benchbench.plan import Plan, versions_of
 from benchbench.record import file_stem, read_record
-from benchbench.run import features_key
-from benchbench.store import Store, artifact_of, key_of
+from benchbench.store import Store, artifact_of
 from benchbench.suite import Cell
 from benchbench.terms import BadInput
 
@@ -210,18 +207,9 @@ class Needs(Told):
         digest = next((p.digest for p in self.plugins if used in p.used), None)
         if digest is None:
             return None
-        facts: dict[str, Any] = asdict(task)
-        words = facts.pop("vocabulary")
-        known = versions_of(task)
-        return key_of(
-            {
-                "encoder": (self.spec.encoder, digest),
-                "task": facts | ({"vocabulary": key_of({"words": words})} if words else {}),
-                "seed": self.seeds.train,
-                "protocol": self.protocol,
-                "versions": {n: self.environment.packages.get(n, v) for n, v in known.items()},
-            }
-        )
+        versions = {n: self.environment.packages.get(n, v) for n, v in versions_of(task).items()}
+        encoder = (self.spec.encoder, digest)
+        return first_key(encoder, asdict(task), self.seeds.train, self.protocol, versions)
 
 
 def all_needs(store: Store) -> Iterator[Needs]:
@@ -282,7 +270,7 @@ def needed(store: Store) -> dict[str, Set[str]]:
         encoders = [*chain, *([first] if first else [])]
         for snapshot in one.snapshots:
             snapshots.add((chain[-1], snapshot.step))
-            encoders.append(key_of_snapshot(chain[-1], snapshot.step))
+            encoders.append(snapshot_key(chain[-1], snapshot.step))
         domains = (*data.sources, *data.targets)
         features.update((key, domain, data.fingerprint) for key in encoders for domain in domains)
         if encoders:
@@ -291,29 +279,11 @@ def needed(store: Store) -> dict[str, Set[str]]:
     here = {entry.name.removesuffix(ENDS[0]) for entry in entries(store.root / "stages")}
     return {
         "stages": stages,
-        "snapshots": {key_of_snapshot(*one) for one in snapshots},
-        "features": {key_of_features(*one) for one in features},
-        "diagnostics": {key_of_diagnostics(*one) for one in diagnostics},
+        "snapshots": {snapshot_key(*one) for one in snapshots},
+        "features": {features_key(*one) for one in features},
+        "diagnostics": {diagnostics_key(*one) for one in diagnostics},
         "checkpoints": stages - here,
     }
-
-
-def key_of_snapshot(stage: str, step: int) -> str:
-    """As `Link.snapshot_key` says."""
-    return key_of({"stage": stage, "step": step})
-
-
-def key_of_features(encoder: str, domain: str, fingerprint: str) -> str:
-    pack = cast(Pack, SimpleNamespace(fingerprint=fingerprint))  # no more of it is asked
-    return features_key(encoder, domain, pack)
-
-
-def key_of_diagnostics(
-    encoder: str, fingerprint: str, sources: tuple[str, ...], targets: tuple[str, ...]
-) -> str:
-    """As `run.diagnosed` says."""
-    about = {"encoder": encoder, "data": fingerprint, "version": VERSION}
-    return key_of({**about, "sources": sources, "targets": targets})
 
 
 # What none needs

@@ -14,8 +14,9 @@ from test_board import Silent
 from tiny import make_plan
 
 from benchbench.board.bundle import Credits, narrowed, opened, submission_of, write_bundle
+from benchbench.board.consistent import Board
 from benchbench.board.truth import NAME, Truth
-from benchbench.board.verify import Board, Check, Verdict, verdict_on
+from benchbench.board.verify import Check, Verdict, verdict_on
 from benchbench.cli.submit import recorded
 from benchbench.launch.local import run_cells
 from benchbench.plan import Plan

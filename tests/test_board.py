@@ -14,6 +14,7 @@ from benchbench.board.sources import Expected, Source, expected_of, of_folder
 from benchbench.board.table import ALL_DIAGNOSTICS, board, diagnostics_named
 from benchbench.diagnose.table import features_table
 from benchbench.launch.local import run_cells
+from benchbench.publish import generated
 from benchbench.record import Diagnostics, Record
 from benchbench.suite import Suite
 from benchbench.terms import BadInput
@@ -174,24 +175,27 @@ def test_every_format_says_the_same(records):
     raw = json.loads(render(records, WANTED, "json"))
     assert raw[0]["entries"]["a > b"]["values"] == pytest.approx([70, 90])
     latex = render(records, WANTED, "latex")
-    assert r"\toprule" in latex and "80.0 ± 14.1" in latex
+    assert r"\toprule" in latex and r"80.0 $\pm$ 14.1" in latex
     assert "| simclr " in render(records, WANTED, "markdown")
 
 
 def test_a_name_with_a_pipe_does_not_break_the_table(records):
     renamed = [r.model_copy(update={"method": "a|b"}) for r in records if r.method == "erm"]
     shown = render(renamed)
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    assert r"a\|b" in text
+    table = [line for line in shown.splitlines() if line.startswith("|")]
+    assert r"a\|b" in shown
     assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
 
 
+BOARDS = sorted(path.parent for path in BOARD.parent.rglob("records"))
+
+
 @pytest.mark.parametrize(
-    "name", ["digits", "digits-shift", "digits-shift/evidence", "digits-shift/lr"]
+    "folder", BOARDS, ids=lambda path: path.relative_to(BOARD.parent).as_posix()
 )
-def test_a_published_board_is_what_its_records_say(name):
-    folder = BOARD.parent / name
-    assert (folder / "README.md").read_text().endswith(published(folder))
+def test_a_published_board_is_made_of_the_files_beside_it_byte_for_byte(folder):
+    for name, content in generated(folder).items():
+        assert (folder / name).read_text(encoding="utf-8") == content, name
     assert "missing" not in published(folder, "csv")
 
 
@@ -211,10 +215,10 @@ def test_columns_of_diagnostics_are_means_over_shifts_and_spread_over_seeds(diag
     assert erm.diagnostics == {"effective_rank": (2.0, 3.0), "domain_accuracy": (0.5, 0.5)}
     assert simclr.diagnostics["effective_rank"] == (), "what one cell lacks is not averaged away"
     shown = render(diagnosed, WANTED, "markdown", columns)
-    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    lines = {line.split("|")[1].strip(): line for line in shown.splitlines() if "|" in line}
     assert [cell.strip() for cell in lines["erm"].split("|")[-3:-1]] == ["2.5 ± 0.71", "0.5 ± 0"]
     assert [cell.strip() for cell in lines["simclr"].split("|")[-3:-1]] == ["–", "0.5 ± 0"]
-    assert "* *effective_rank*: RankMe" in text and "*class_cosine*" not in text
+    assert "* *effective_rank*: RankMe" in shown and "*class_cosine*" not in shown
     (line, _) = sorted(
         csv.DictReader(io.StringIO(render(diagnosed, WANTED, "csv", columns))),
         key=lambda line: line["method"],
@@ -229,8 +233,8 @@ def test_columns_of_diagnostics_are_means_over_shifts_and_spread_over_seeds(diag
 def test_a_board_without_columns_is_the_same_with_diagnostics_and_without(records, diagnosed):
     for form in ("markdown", "csv", "latex", "json"):
         shown = render(records, WANTED, form)
-        assert text == render(diagnosed, WANTED, form)
-        assert "rank" not in text and "diagnostics" not in text
+        assert shown == render(diagnosed, WANTED, form)
+        assert "effective" not in shown and "diagnostics" not in shown
 
 
 def test_columns_of_older_records_are_empty(records, template):

@@ -16,7 +16,7 @@ FLOORS = (  # a module imports only from the floors above it in this list
     {"terms"},
     {"spelling"},
     {"contracts"},
-    {"hookspecs", "features", "suite", "record", "spread", "claims", "disk"},
+    {"hookspecs", "features", "suite", "record", "spread", "claims", "disk", "keys"},
     {"train"},
     {"catalog", "footprint", "machine", "metrics", "readout", "scaffold", "store"},
     {"data"},

@@ -6,7 +6,8 @@ import warnings
 import pytest
 import torch
 
-from benchbench.store import Store, key_of
+from benchbench.keys import key_of
+from benchbench.store import Store
 from benchbench.terms import BadInput
 
 

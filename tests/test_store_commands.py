@@ -23,13 +23,16 @@ from benchbench.suite import chosen
 from benchbench.terms import BadInput
 from benchbench.upkeep import clean, faults, files_of, sorted_out
 
-CHAINS = SUITE.replace("seeds = [0]", "seeds = [0]\nsnapshots = 2") + """
+CHAINS = (
+    SUITE.replace("seeds = [0]", "seeds = [0]\nsnapshots = 2")
+    + """
 [[method]]
 chain = ""
 [[method]]
 chain = ["simclr", { objective = "lp_ft", sees = "source" }]
 readout = "head"
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import tarfile
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ STEM = r"records/[A-Za-z0-9.-]+--[0-9]+--[0-9a-f]{12}"
 KINDS = (  # every name that there can be, and the most bytes of such a file
     (re.compile(re.escape(MANIFEST)), 32 << 20),
     (re.compile(re.escape(SIGNATURE)), 16 << 10),
-    (re.compile(re.escape(SUITE)), 1 << 20),
+    (re.compile(re.escape(SUITE)), 256 << 10),
     (re.compile(STEM + r"\.json"), 1 << 20),
     (re.compile(STEM + r"\.safetensors"), 256 << 20),
     (re.compile(r"encoders/[0-9a-f]{64}\.safetensors"), (8 << 30) - 1),
@@ -326,9 +327,11 @@ def strict_json(content: bytes, name: str) -> Any:
     """
 
     def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if twice := [key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n])]:
-            raise ValueError(f"it has the key {_shown(twice[0])} twice")
-        return dict(pairs)
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+            raise ValueError(f"it has the key {_shown(twice)} twice")
+        return table
 
     def no_number(text: str) -> NoReturn:
         raise ValueError(f"it has the number {text}")

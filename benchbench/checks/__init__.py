@@ -118,7 +118,7 @@ class Check:
 
 @cache
 def warm_up() -> None:
-    """What torch writes at its first step, and timm where wandb is installed, is no plugin's doing."""
+    """What torch writes at its first step, and timm beside wandb, is no plugin's doing."""
     import timm  # noqa: F401
 
     short_run(Probe, Reader, steps=1)

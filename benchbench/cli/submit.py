@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from benchbench.board.bundle import Submission
+    from benchbench.board.consistent import Finding
     from benchbench.board.sources import Checked
-    from benchbench.board.verify import Check, Finding
+    from benchbench.board.verify import Check
     from benchbench.plan import Plan
     from benchbench.record import Record
 
@@ -155,7 +156,8 @@ def verify(
     found out only by the last two, which run what the bundle names: look at it first.
     """
     from benchbench.board.bundle import Malformed, opened, submission_of
-    from benchbench.board.verify import Board, Verdict, take_in, verdict_on
+    from benchbench.board.consistent import Board
+    from benchbench.board.verify import Verdict, take_in, verdict_on
 
     asked, taken = cast("Checked", level), 0
     known = Board.read(board) if board else None
@@ -196,8 +198,6 @@ def checks_with_plugins(
         from benchbench.launch.again import reproduced
         from benchbench.progress import Progress
 
-        plan = plan_of(submission)
-        with Progress(len(plan.cells) // len(plan.suite.seeds)) as progress:
-            yield from reproduced(submission, plan, seed, progress)
+        return reproduced(submission, plan_of(submission), seed, Progress)
 
     return {"re-probed": probe, "reproduced": train}

@@ -30,7 +30,8 @@ from benchbench.contracts import DomainData, ImageFiles
 from benchbench.data.encoded import SUFFIX, Encoded, starts_of
 from benchbench.data.images import pixels_of, read_image
 from benchbench.data.pack import Pack, digest_of, pack_of
-from benchbench.store import Store, enough_space, key_of
+from benchbench.keys import key_of
+from benchbench.store import Store, enough_space
 from benchbench.terms import BadInput
 
 Report = Callable[[int, int], None]  # rows decoded, rows in all

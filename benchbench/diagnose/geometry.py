@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchbench.features import Features
+from benchbench.keys import key_of
 from benchbench.readout import known, logistic_path, with_bias
 from benchbench.record import Diagnostics
 from benchbench.terms import UNKNOWN
@@ -52,6 +53,14 @@ class Probe:
 
     axis: Tensor  # float64 [D], from source to target
     accuracy: float | None  # balanced, of held-out rows; None if a side has none
+
+
+def diagnostics_key(
+    encoder_key: str, fingerprint: str, sources: tuple[str, ...], targets: tuple[str, ...]
+) -> str:
+    """Under which the numbers of an encoder on a shift are kept."""
+    about = {"encoder": encoder_key, "data": fingerprint, "version": VERSION}
+    return key_of({**about, "sources": sources, "targets": targets})
 
 
 def diagnose(source: Side, target: Side, num_classes: int) -> Diagnostics:

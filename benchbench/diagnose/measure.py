@@ -17,6 +17,7 @@ from benchbench.data.pack import Pack
 from benchbench.diagnose.connectivity import Connectivity, check_pairs, connectivity
 from benchbench.diagnose.mistakes import Effort, Mistakes, Subject, apart, pairs_to_ask, shared
 from benchbench.diagnose.nodes import Node, nodes_of
+from benchbench.keys import key_of
 from benchbench.machine import Machine
 from benchbench.plan import (
     build_augmentation,
@@ -25,7 +26,7 @@ from benchbench.plan import (
     identity_of,
     versions_of,
 )
-from benchbench.store import Store, key_of
+from benchbench.store import Store
 from benchbench.suite import Shift
 from benchbench.terms import BadInput
 

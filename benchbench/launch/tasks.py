@@ -122,8 +122,8 @@ def kept_record(task: Task, end: Ended, plan: Plan) -> Record:
     if known is None:
         raise BadInput(
             f"{task}: a worker says that it is {end.status}, and store {plan.store.root} has no "
-            "record of it; put the store where all workers see it, or gather theirs by export and "
-            "import"
+            "record of it; put the store where all workers see it, or gather theirs by `store "
+            "export` and `store import`"
         )
     return known
 

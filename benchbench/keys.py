@@ -1,0 +1,43 @@
+"""Keys: under what work is kept. Another value of anything that can change it is another key."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """sha256 of the parts as JSON."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def first_key(
+    encoder: tuple[str, str],
+    task: Mapping[str, Any],
+    seed: int,
+    protocol: str,
+    versions: Mapping[str, str],
+) -> str:
+    """Of an encoder before any stage: its spelling and its plugin's digest, and what it is told."""
+    words = task.get("vocabulary")
+    facts = {name: value for name, value in task.items() if name != "vocabulary"}
+    return key_of(
+        {
+            "encoder": encoder,
+            "task": facts | ({"vocabulary": key_of({"words": words})} if words else {}),
+            "seed": seed,
+            "protocol": protocol,
+            "versions": versions,
+        }
+    )
+
+
+def snapshot_key(stage_key: str, step: int) -> str:
+    """Of a stage's state after so many steps."""
+    return key_of({"stage": stage_key, "step": step})
+
+
+def features_key(encoder_key: str, domain: str, fingerprint: str) -> str:
+    """Of the features of a domain's rows, of the data of that fingerprint."""
+    return key_of({"encoder": encoder_key, "domain": domain, "data": fingerprint})
