@@ -23,6 +23,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import safetensors.numpy
+import yaml
+from markdown_it import MarkdownIt
 
 from benchbench.board import charts, inert
 from benchbench.board.card import card
@@ -510,7 +512,6 @@ def test_what_strangers_say_adds_nothing_to_the_page(attack, template):
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
 def test_what_strangers_say_adds_nothing_to_a_card(attack, template):
-    yaml = pytest.importorskip("yaml")
     said, harmless = Words(attack), Words("x" * len(attack))
     text = card(board(crowded(template, said)), said("simclr"))
     assert not [c for c in text if unicodedata.category(c) in inert.HIDDEN and c != "\n"]
@@ -518,8 +519,7 @@ def test_what_strangers_say_adds_nothing_to_a_card(attack, template):
     assert told["model-index"][0]["name"] == inert.visible(said("simclr"))
     assert [*told] == ["license", "tags", "metrics", "model-index"]
     same = card(board(crowded(template, harmless)), harmless("simclr")).split("\n---\n", 1)[1]
-    markdown_it = pytest.importorskip("markdown_it")
-    parser = markdown_it.MarkdownIt("commonmark", {"html": True}).enable("table")
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     shapes = [Counter(kinds(parser.parse(one))) for one in (body, same)]
     assert shapes[0] == shapes[1]
 
@@ -532,7 +532,6 @@ def kinds(tokens):
 
 
 def test_a_card_says_what_the_hub_reads(template):
-    yaml = pytest.importorskip("yaml")
     made = board(of_folder(DIGITS))
     text = card(made, "coral")
     told = yaml.safe_load(text.split("---\n")[1])

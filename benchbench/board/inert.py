@@ -25,6 +25,16 @@ def markdown(text: str) -> str:
     return marked.replace("&", "&amp;").replace("<", "&lt;").replace("://", ":&#47;/")
 
 
+def linkable(url: str) -> bool:
+    """Whether it is an address of the web, and nothing that a page would run."""
+    return bool(re.fullmatch(r"https?://[^\s<>\"'`\\|]+", url)) and visible(url) == url
+
+
+def link(url: str) -> str:
+    """For Markdown outside of tables."""
+    return f"<{url}>" if linkable(url) else markdown(url)
+
+
 def code(text: str) -> str:
     """For Markdown's code spans, which end at the first run of as many backticks."""
     return "`" + visible(text).replace("`", "'") + "`"

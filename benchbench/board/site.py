@@ -163,7 +163,7 @@ def page(board: Board) -> str:
         provenance=text.provenance(board) if board.source.records else "",
         columns_explained=[(name, described(name)) for name in board.columns],
         sections=list(sections(evidence)),
-        linkable=linkable,
+        linkable=inert.linkable,
     )
 
 
@@ -185,10 +185,6 @@ def harmless(value: Any) -> Any:
 def digest(content: str) -> str:
     """Of a style or a script, for the policy that allows no other."""
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-
-
-def linkable(url: str) -> bool:
-    return bool(re.fullmatch(r"https?://[^\s<>\"'`\\]+", url)) and inert.visible(url) == url
 
 
 def emphasised(marked: str) -> Markup:

@@ -312,8 +312,8 @@ def legend(board: Board) -> str:
         name = inert.markdown(row.method)
         if row.reported:
             told = row.reported
-            words = (told.source, told.url, told.note)
-            lines.append(f"* **{name}** (paper): {inert.markdown('; '.join(filter(None, words)))}")
+            words = (inert.markdown(told.source), inert.link(told.url), inert.markdown(told.note))
+            lines.append(f"* **{name}** (paper): {'; '.join(filter(None, words))}")
         elif record := first.get(row.method):
             lines.append(f"* **{name}**: {in_full(record)}{sent(row)}")
     return "\n".join(lines)
@@ -396,6 +396,7 @@ def sent(row: Row) -> str:
     if row.level is None:
         return ""
     level = row.level
-    words = [f"sent by {level.submitter or 'somebody'}, {level.level}", level.paper, level.code]
-    words += [f"flag: {flag}" for flag in level.flags]
-    return f" ({inert.markdown('; '.join(filter(None, words)))})"
+    words = [inert.markdown(f"sent by {level.submitter or 'somebody'}, {level.level}")]
+    words += [inert.link(url) for url in (level.paper, level.code)]
+    words += [inert.markdown(f"flag: {flag}") for flag in level.flags]
+    return f" ({'; '.join(filter(None, words))})"

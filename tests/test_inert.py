@@ -1,0 +1,88 @@
+"""What strangers say, through every renderer of text: shown, and nothing more."""
+
+import csv
+import io
+import re
+import unicodedata
+from collections import Counter
+
+import pytest
+from markdown_it import MarkdownIt
+from test_site import ATTACKS, Words, crowded, kinds, template  # noqa: F401
+
+from benchbench.board import inert
+from benchbench.board.compare import compared
+from benchbench.board.table import board
+from benchbench.board.text import as_csv, as_json, latex, markdown
+
+FORMULAS = ("=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1,1)", "\t=1", "\r=1")
+EVERY = (*ATTACKS, *FORMULAS)
+HARMLESS = "x"
+every_attack = pytest.mark.parametrize("attack", EVERY, ids=range(len(EVERY)))
+
+
+@pytest.fixture(scope="module")
+def plain(template):  # noqa: F811
+    return board(crowded(template, Words(HARMLESS)))
+
+
+def hidden(text):
+    return [c for c in text if unicodedata.category(c) in inert.HIDDEN and c != "\n"]
+
+
+def shape(text):
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    inline = [child for token in parser.parse(text) for child in (token, *(token.children or ()))]
+    return Counter(kind for kind in kinds(inline) if kind != "hardbreak")
+
+
+@every_attack
+def test_markdown_has_the_elements_it_has_for_harmless_names(attack, template, plain):  # noqa: F811
+    text = markdown(board(crowded(template, Words(attack))))
+    assert not hidden(text)
+    assert shape(text) == shape(markdown(plain))
+
+
+@every_attack
+def test_latex_has_the_commands_and_cells_it_has_for_harmless_names(attack, template, plain):  # noqa: F811
+    text = latex(board(crowded(template, Words(attack))))
+    assert not hidden(text)
+    known = {*re.findall(r"\\[A-Za-z]+", latex(plain))} | {*re.findall(r"\\[A-Za-z]+", said())}
+    assert {*re.findall(r"\\[A-Za-z]+", text)} <= known
+    assert text.count(r"\\") == latex(plain).count(r"\\")
+    bare = re.sub(r"\\.", "", text)
+    assert bare.count("&") == re.sub(r"\\.", "", latex(plain)).count("&")
+    assert bare.count("{") == bare.count("}")
+    assert not set("#%^~") & set(bare) and bare.count("$") % 2 == 0
+
+
+def said():
+    """All that escaping may write."""
+    return "".join(inert.LATEX.values())
+
+
+@every_attack
+def test_csv_has_no_formula_and_as_many_cells(attack, template, plain):  # noqa: F811
+    lines = list(csv.reader(io.StringIO(as_csv(board(crowded(template, Words(attack)))))))
+    same = list(csv.reader(io.StringIO(as_csv(plain))))
+    assert [*map(len, lines)] == [*map(len, same)]
+    for cell in (cell for line in lines for cell in line):
+        assert not hidden(cell)
+        assert cell[:1] not in ("=", "@", "+") and (cell[:1] != "-" or float(cell) <= 0)
+
+
+@every_attack
+def test_what_a_terminal_gets_has_no_escapes(attack, template):  # noqa: F811
+    source = crowded(template, Words(attack))
+    one, other = source.expected.methods[:2]
+    assert not hidden(compared(source, one, other, as_json=False))
+    made = board(source)
+    assert not hidden(as_json(made)), "JSON escapes what is below a blank"
+
+
+def test_text_that_is_shown_whole_is_left_alone():
+    assert inert.visible("é 漢字 🙂 a_b") == "é 漢字 🙂 a_b"
+    assert inert.csv_cell(-1.5) == -1.5 and inert.csv_cell("-1.5") == "'-1.5"
+    assert inert.link("https://example.org/a?b=1&c=2") == "<https://example.org/a?b=1&c=2>"
+    assert "<" not in inert.link("javascript:alert(1)")
+    assert inert.code("a`b|c") == "`a'b|c`"
