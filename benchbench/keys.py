@@ -5,11 +5,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 
 def key_of(parts: Mapping[str, Any]) -> str:
     """sha256 of the parts as JSON."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(ENCODER.encode(parts).encode()).hexdigest()
 
 
 def first_key(

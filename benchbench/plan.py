@@ -1,6 +1,6 @@
 """What a suite means with this data on this machine: its cells, their keys, what cannot run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, reduce
 from importlib.metadata import version
@@ -21,9 +21,10 @@ from benchbench.datasets import packed
 from benchbench.keys import first_key, key_of, snapshot_key
 from benchbench.machine import Machine
 from benchbench.readout import check_task, resolve_readout
-from benchbench.record import Record, file_stem, read_record
+from benchbench.record import Record, Status, file_stem, read_record
+from benchbench.spelling import spell
 from benchbench.store import Store
-from benchbench.suite import Cell, Method, Stage, Suite
+from benchbench.suite import Cell, Method, Sees, Shift, Stage, Suite
 from benchbench.terms import TRAIN, BadInput, derive_seed
 from benchbench.train import Augment, Views, as_it_is
 from benchbench.tune import drawn
@@ -63,6 +64,16 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Settled:
+    """A stage on an encoder, whatever the shift and the seed."""
+
+    objective: Choice
+    facts: Facts
+    views: Mapping[str, tuple[Choice, ...]]
+    identity: Mapping[str, object]  # what of it belongs into a key
+
+
+@dataclass(frozen=True)
 class Plan:
     """A suite with its data prepared and its machine chosen."""
 
@@ -73,7 +84,7 @@ class Plan:
     store: Store
     machine: Machine
     checkpoint_every: float = 60.0  # seconds
-    _facts: dict[tuple[str, str | None], Facts] = field(default_factory=dict)
+    _facts: dict[Hashable, Facts] = field(default_factory=dict, init=False)
 
     @classmethod
     def make(
@@ -102,10 +113,12 @@ class Plan:
 
     @cached_property
     def cells(self) -> list[Cell]:
-        suite, drawn_ones = self.suite, cache(self._drawn)
+        drawn_ones = cache(self._drawn)
         return [
             replace(cell, method=drawn_ones(cell.method, cell.seed, cell.draw))
-            for cell in suite.cells(self.pack.domain_names)
+            if cell.draw
+            else cell
+            for cell in self.suite.cells(self.pack.domain_names)
         ]
 
     def _drawn(self, method: Method, seed: int, draw: int) -> Method:
@@ -118,42 +131,70 @@ class Plan:
 
     def links(self, cell: Cell) -> list[Link]:
         """The cell's chain. A stage's key rests on all that can change what it leaves."""
-        key = self._first_key(cell)
+        key = self._first_key(cell.method.encoder, cell.seed)
         links: list[Link] = []
         for depth, stage in enumerate(cell.method.chain):
-            objective = self.catalog.resolve("objective", stage.objective)
-            facts = self.facts(cell.method.encoder, stage.objective)
-            texts = {"full": stage.augmentation, "weak": stage.weak, "small": stage.small or "none"}
-            views = {kind: tuple(self.catalog.pipeline(texts[kind])) for kind in facts.kinds}
-            reads = facts.reads
-            domains = cell.shift.seen(stage.sees, self.pack.domain_names)
-            if stage.sees == "all":  # of which some may be there for their test rows alone
-                domains = tuple(name for name in domains if len(self.pack.rows(name, TRAIN)))
+            settled = self._settled(cell.method.encoder, stage)
+            reads, domains = settled.facts.reads, self._domains(cell.shift, stage.sees)
             labelled = cell.labelled if "labels" in reads else ()
             start = key
             key = key_of(
                 {
                     "previous": start,
                     "depth": depth,
-                    "objective": identity_of(objective),
-                    "views": {kind: [identity_of(c) for c in views[kind]] for kind in views},
                     "domains": domains,
                     "labelled": labelled,
-                    "budget": stage.budget.key,
                     "seed": cell.seed,
                     "protocol": self.suite.protocol,
                     "precision": self.machine.precision,
                     "data": self.pack.fingerprint,
+                    **settled.identity,
                 }
             )
-            steps, parts = stage.budget.steps, self.suite.snapshots
-            snapshots = tuple(sorted({steps * part // parts for part in range(1, parts)} - {0}))
+            objective, views = settled.objective, settled.views
+            snapshots = self._snapshots(stage.budget.steps)
             links.append(
                 Link(
                     stage, depth, objective, views, reads, domains, labelled, start, key, snapshots
                 )
             )
         return links
+
+    @cached_property
+    def _settled(self) -> Callable[[str, Stage], Settled]:
+        """Of a suite with many shifts, seeds and draws, each stage is worked out once."""
+
+        @cache
+        def settled(encoder: str, stage: Stage) -> Settled:
+            objective = self.catalog.resolve("objective", stage.objective)
+            facts = self.facts(encoder, stage.objective)
+            texts = {"full": stage.augmentation, "weak": stage.weak, "small": stage.small or "none"}
+            views = {kind: tuple(self.catalog.pipeline(texts[kind])) for kind in facts.kinds}
+            identity = {
+                "objective": identity_of(objective),
+                "views": {kind: [identity_of(c) for c in views[kind]] for kind in views},
+                "budget": stage.budget.key,
+            }
+            return Settled(objective, facts, views, identity)
+
+        return settled
+
+    @cached_property
+    def _domains(self) -> Callable[[Shift, Sees], tuple[str, ...]]:
+        """Whose rows a stage is given."""
+
+        @cache
+        def domains(shift: Shift, sees: Sees) -> tuple[str, ...]:
+            seen = shift.seen(sees, self.pack.domain_names)
+            if sees == "all":  # of which some may be there for their test rows alone
+                return tuple(name for name in seen if len(self.pack.rows(name, TRAIN)))
+            return seen
+
+        return domains
+
+    def _snapshots(self, steps: int) -> tuple[int, ...]:
+        parts = self.suite.snapshots
+        return tuple(sorted({steps * part // parts for part in range(1, parts)} - {0}))
 
     def missing(self, cell: Cell) -> list[Link]:
         """The stages of the cell that nobody has trained yet, or not with these snapshots."""
@@ -165,41 +206,64 @@ class Plan:
             self.store.has("snapshots", key) for key in keys
         )
 
-    def _first_key(self, cell: Cell) -> str:
-        """The key of the encoder before any stage."""
-        encoder, task = self.catalog.resolve("encoder", cell.method.encoder), self.pack.task
-        protocol, versions = self.suite.protocol, versions_of(task)
-        return first_key(identity_of(encoder), asdict(task), cell.seed, protocol, versions)
+    @cached_property
+    def _first_key(self) -> Callable[[str, int], str]:
+        """The key of an encoder before any stage, by its spelling and the seed."""
+        task, protocol = self.pack.task, self.suite.protocol
+        facts, versions = asdict(task), versions_of(task)
+
+        @cache
+        def first(encoder: str, seed: int) -> str:
+            identity = identity_of(self.catalog.resolve("encoder", encoder))
+            return first_key(identity, facts, seed, protocol, versions)
+
+        return first
 
     def encoder_key(self, cell: Cell) -> str:
         """The key of the encoder that the cell's readout meets."""
         links = self.links(cell)
-        return links[-1].key if links else self._first_key(cell)
+        return links[-1].key if links else self._first_key(cell.method.encoder, cell.seed)
 
-    def cell_id(self, cell: Cell) -> str:
-        links = self.links(cell)
-        snapshots = links[-1].snapshots if links else ()
-        return key_of(
-            {
-                "suite": self.suite.name,
-                "method": cell.method.name,
-                "shift": str(cell.shift),
-                "encoder": self.encoder_key(cell),
-                "readout": resolve_readout(cell.method.readout)[0],
-                "labelled": cell.labelled,
-                "seed": cell.seed,
-                "protocol": self.suite.protocol,
-                "data": self.pack.fingerprint,
-                "metric": self.pack.metric,
-                **({"draw": cell.draw} if cell.draw else {}),
-                **({"snapshots": snapshots} if snapshots else {}),
-            }
-        )
+    @cached_property
+    def cell_id(self) -> Callable[[Cell], str]:
+        """The key of all that a cell's record says."""
+        readout = cache(lambda text: resolve_readout(text)[0])
+
+        @cache
+        def of(cell: Cell) -> str:
+            links = self.links(cell)
+            snapshots = links[-1].snapshots if links else ()
+            first = self._first_key(cell.method.encoder, cell.seed)
+            return key_of(
+                {
+                    "suite": self.suite.name,
+                    "method": cell.method.name,
+                    "shift": str(cell.shift),
+                    "encoder": links[-1].key if links else first,
+                    "readout": readout(cell.method.readout),
+                    "labelled": cell.labelled,
+                    "seed": cell.seed,
+                    "protocol": self.suite.protocol,
+                    "data": self.pack.fingerprint,
+                    "metric": self.pack.metric,
+                    **({"draw": cell.draw} if cell.draw else {}),
+                    **({"snapshots": snapshots} if snapshots else {}),
+                }
+            )
+
+        return of
+
+    def stem(self, cell: Cell) -> str:
+        """How the names of the cell's files begin."""
+        return file_stem(cell.method.name, str(cell.shift), cell.seed, self.cell_id(cell))
 
     def record(self, cell: Cell) -> Record | None:
         """What is known of the cell from an earlier run."""
-        stem = file_stem(cell.method.name, str(cell.shift), cell.seed, self.cell_id(cell))
-        return self.store.record(self.suite.name, stem)
+        return self.store.record(self.suite.name, self.stem(cell))
+
+    def status(self, cell: Cell) -> Status | None:
+        """What became of the cell in an earlier run, without reading all of its record."""
+        return self.store.status(self.suite.name, self.stem(cell))
 
     def older_records(self) -> dict[Cell, Record]:
         """Of cells without a record: what was last scored when data, code or settings were others.
@@ -207,23 +271,25 @@ class Plan:
         Such a record is stale.
         """
         paths: dict[str, list[Path]] = {}
+        there: set[str] = set()
         for path in sorted(self.store.records(self.suite.name).glob("*.json")):
+            there.add(path.stem)
             paths.setdefault(path.stem.rpartition("--")[0], []).append(path)
         found = {}
         for cell in self.cells:
-            stem = file_stem(cell.method.name, str(cell.shift), cell.seed, "").removesuffix("--")
-            if not (there := paths.get(stem)) or self.record(cell):
+            stem = self.stem(cell)
+            if stem in there:
                 continue
             mine = (cell.method.name, str(cell.shift), cell.draw, "scored")
-            for record in sorted(map(read_record, there), key=lambda r: r.started):
+            older = map(read_record, paths.get(stem.rpartition("--")[0], ()))
+            for record in sorted(older, key=lambda r: r.started):
                 if (record.method, record.shift, record.draw, record.status) == mine:
                     found[cell] = record
         return found
 
     def done(self, cell: Cell) -> bool:
         """Whether running the cell again would tell nothing new."""
-        record = self.record(cell)
-        return record is not None and record.status in ("scored", "diverged")
+        return self.status(cell) in ("scored", "diverged")
 
     def feed(self, cell: Cell, link: Link) -> Feed:
         size, seed = link.stage.budget.batch_size, stage_seed(cell, link.depth)
@@ -231,10 +297,21 @@ class Plan:
         return Feed(self.pack, self.inputs, link.domains, link.labelled, size, seed, device)
 
     def facts(self, encoder: str, objective: str | None) -> Facts:
-        """BadInput if encoder or objective break their contracts, or do not go together."""
-        if (encoder, objective) not in self._facts:
-            self._facts[encoder, objective] = self._look(encoder, objective)
-        return self._facts[encoder, objective]
+        """BadInput if encoder or objective break their contracts, or do not go together.
+
+        Options that a search draws are taken to change none of it, as there may be thousands.
+        """
+        key = encoder, self._undrawn(objective) if objective else None
+        if key not in self._facts:
+            self._facts[key] = self._look(encoder, objective)
+        return self._facts[key]
+
+    def _undrawn(self, objective: str) -> Hashable:
+        """An objective without the options that a search draws."""
+        choice = self.catalog.resolve("objective", objective)
+        drawn_ones = choice.entry.searched
+        kept = {name: value for name, value in choice.options.items() if name not in drawn_ones}
+        return spell(choice.entry.name, kept)
 
     def _look(self, encoder: str, objective: str | None) -> Facts:
         choice = self.catalog.resolve("encoder", encoder)

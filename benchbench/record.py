@@ -3,9 +3,10 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +15,8 @@ from benchbench.terms import BadInput, Optimizer, Precision
 SCHEMA_VERSION: Literal[1] = 1
 Told = TypeVar("Told")
 Status = Literal["scored", "diverged", "oom", "failed"]
+STATUS = b'\n "status": "'  # how the line begins; no text in a record has a line of its own
+STATUSES: dict[bytes, Status] = {status.encode(): status for status in get_args(Status)}
 
 
 class Part(BaseModel):
@@ -315,13 +318,37 @@ def prediction_name(domain: str, step: int | None = None) -> str:
 
 
 def file_stem(method: str, shift: str, seed: int, cell_id: str) -> str:
-    words = [re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-") for text in (method, shift)]
-    return f"{words[0][:80]}--{words[1][:80]}--{seed}--{cell_id[:12]}"
+    return f"{_in_names(method)}--{_in_names(shift)}--{seed}--{cell_id[:12]}"
+
+
+@cache
+def _in_names(text: str) -> str:
+    """As much of a method or shift as the name of a file tells."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")[:80]
 
 
 def read_record(path: Path) -> Record:
     """BadInput if the file is no record, or says something a record cannot say."""
     return read_strictly(path, Record.model_validate_json, "is not a record")
+
+
+def read_status(path: str) -> Status | None:
+    """What became of a cell; None if there is no such file.
+
+    That is one line of a record as `Record.text` writes it, and there may be 100,000 of them. A
+    file of another form is read as a whole, with BadInput as of `read_record`.
+    """
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            content = file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+    found = content.rfind(STATUS)
+    told = content[found + len(STATUS) :].partition(b'"')[0] if found >= 0 else b""
+    said = STATUSES.get(told) if content.endswith(b"\n}\n") else None
+    return said or read_record(Path(path)).status
 
 
 def read_strictly(path: Path, validate: Callable[[bytes], Told], fault: str) -> Told:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchbench.claims import Claims, writing
 from benchbench.disk import place
-from benchbench.record import Record, read_record
+from benchbench.record import Record, Status, read_record, read_status
 from benchbench.terms import BadInput
 
 
@@ -115,6 +115,10 @@ class Store:
     def record(self, suite: str, stem: str) -> Record | None:
         path = self.records(suite) / f"{stem}.json"
         return read_record(path) if path.exists() else None
+
+    def status(self, suite: str, stem: str) -> Status | None:
+        """That of a record, without reading all of it; None if there is none."""
+        return read_status(f"{self.root}/records/{suite}/{stem}.json")
 
     def write_record(self, record: Record, predictions: bytes | None = None) -> bool:
         """Keep a record and, beside it, its predictions; False if there is a scored one already.

@@ -16,7 +16,7 @@ from benchbench.data.prepare import opened, pixels_in
 from benchbench.diagnose.geometry import diagnostics_key
 from benchbench.keys import features_key, first_key, snapshot_key
 from benchbench.plan import Plan, versions_of
-from benchbench.record import file_stem, read_record
+from benchbench.record import read_record
 from benchbench.store import Store, artifact_of
 from benchbench.suite import Cell
 from benchbench.terms import BadInput
@@ -366,8 +366,7 @@ def files_of(plan: Plan, cells: Iterable[Cell], *, records_only: bool) -> list[P
     """What the store has of some cells: records with predictions, and all that was trained."""
     store, paths = plan.store, set()
     for cell in cells:
-        stem = file_stem(cell.method.name, str(cell.shift), cell.seed, plan.cell_id(cell))
-        record = store.records(plan.suite.name) / f"{stem}.json"
+        record = store.records(plan.suite.name) / f"{plan.stem(cell)}.json"
         paths |= {record, record.with_suffix(".safetensors")}
         for link in [] if records_only else plan.links(cell):
             paths |= {store.root / k / f"{link.key}.safetensors" for k in ("stages", "diverged")}

@@ -206,9 +206,9 @@ def run(
     if dry_run:
         show_plan(plan, cells, budget, processes_here(engine))
         return
-    for cell in cells:
-        plan.check(cell)
     to_do = [cell for cell in cells if not plan.done(cell)]
+    for cell in to_do:
+        plan.check(cell)
     told = Calibration(plan, timed=budget is not None, processes=processes_here(engine))
     for cell in to_do:
         told.check(cell)
@@ -223,9 +223,10 @@ def run(
     )
     with terminated_like_interrupted(), Progress(len(to_do)) as progress:
         run_on(engine, job, plan, to_do, progress)
-    click.echo(render(board(of_plan(plan))), nl=False)
-    records = [plan.record(cell) for cell in cells]
-    if any(record is None or record.status != "scored" for record in records):
+    source = of_plan(plan)
+    click.echo(render(board(source)), nl=False)
+    scored = {record.cell_id for record in source.records if record.status == "scored"}
+    if not scored.issuperset(map(plan.cell_id, cells)):
         sys.exit(1)
 
 
@@ -238,17 +239,15 @@ def run(
 @only_option
 def status(suite: str, store: Path, data: Path, device: str, only: str) -> None:
     """Say how many cells of SUITE are scored, failed or still to run, and what runs or died."""
+    from collections import Counter
+
     plan = make_plan(suite, store, data, device)
     cells = chosen_cells(plan, only)
-    records = {cell: plan.record(cell) for cell in cells}
-    states: dict[str, int] = {}
-    for record in records.values():
-        state = record.status if record else "to run"
-        states[state] = states.get(state, 0) + 1
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    states = [plan.status(cell) or "to run" for cell in cells]
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items()))
     click.echo(f"{plan.suite.name}: {len(cells)} cells: {counts}")
-    for cell, record in records.items():
-        if record and record.status != "scored":
+    for cell, state in zip(cells, states, strict=True):
+        if state not in ("scored", "to run") and (record := plan.record(cell)):
             click.echo(f"  {cell}: {record.status}: {record.reason}")
     for sign in plan.store.claims.signs().values():
         click.echo(f"  {told_of(sign)}")

@@ -81,21 +81,37 @@ def digest(path: Path) -> str:
 
 
 def unpack(archive: Path, folder: Path | None) -> None:
-    """Into ``folder``, and nowhere else; BadInput if the archive is broken or would."""
+    """Into ``folder``, and nowhere else; BadInput if the archive is broken or would.
+
+    What is in it appears there when all of it is unpacked, and nothing under its name by half.
+    """
     if folder is None:
         return
+    scratch = folder / f".{archive.name}.unpacking"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+        scratch.mkdir(parents=True)
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
-                zipped.extractall(folder)  # noqa: S202  (zipfile leaves out .. and leading slashes)
+                zipped.extractall(scratch)  # noqa: S202  (zipfile leaves out .. and leading slashes)
         elif tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tarred:
-                tarred.extractall(folder, filter="data")
+                tarred.extractall(scratch, filter="data")
         else:
-            partial = folder / f"{archive.stem}.part"
-            with gzip.open(archive) as zipped, partial.open("wb") as file:
+            with gzip.open(archive) as zipped, (scratch / archive.stem).open("wb") as file:
                 shutil.copyfileobj(zipped, file)
-            partial.replace(folder / archive.stem)
+        move_into(folder, scratch)
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise BadInput(f"{archive} cannot be unpacked: {error}") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def move_into(folder: Path, scratch: Path) -> None:
+    """All that is in ``scratch``; folders that are there already get what is new in them."""
+    for path in sorted(scratch.iterdir()):
+        there = folder / path.name
+        if path.is_dir() and not path.is_symlink() and there.is_dir():
+            move_into(there, path)
+        else:
+            path.replace(there)

@@ -25,6 +25,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from benchbench import disk
 from benchbench.claims import writing
 from benchbench.contracts import DomainData, ImageFiles
 from benchbench.data.encoded import SUFFIX, Encoded, starts_of
@@ -270,8 +271,10 @@ def _keep(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
                         digest.update(np.ascontiguousarray(pixels).data)
                 report(end, len(files))
         told(broken)
+        starts = io.BytesIO()
+        np.save(starts, np.cumsum(sizes))
         with writing(store):
-            np.save(starts_of(place), np.cumsum(sizes))
+            disk.place(starts_of(place), starts.getvalue())
             partial.replace(place)
             _say(note, SUFFIX, digest.hexdigest(), files)
     finally:
@@ -287,9 +290,7 @@ def told(broken: Mapping[int, BadInput]) -> None:
 
 def _say(note: Path, form: str, digest: str, files: ImageFiles) -> None:
     said = {"form": form, "sha256": digest, "size": files.size, "crop": files.crop}
-    scratch = note.with_suffix(".part")
-    scratch.write_text(json.dumps(said))
-    scratch.replace(note)
+    disk.place(note, json.dumps(said).encode())
 
 
 def listed(files: ImageFiles, folder: Path) -> Path:

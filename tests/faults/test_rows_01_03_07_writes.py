@@ -1,0 +1,111 @@
+"""Rows 1, 3 and 7: processes are killed, and disks end, at every call that changes a file."""
+
+import hashlib
+import io
+import os
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import count
+
+import pytest
+from cases import WORK
+
+from benchbench.store import Store
+
+WRITES = sorted(WORK.keys() - {"run"})
+FEWEST = {"claim": 5, "gc": 4}  # calls; of the others at least 8
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Of an archive with a file, and its md5."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as zipped:
+        zipped.writestr("labels.csv", os.urandom(700).hex())
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            start = int((self.headers["Range"] or "bytes=0-")[6:-1])
+            rest = content.getvalue()[start:]
+            self.send_response(206 if start and rest else 200 if rest else 416)
+            self.send_header("Content-Length", str(len(rest)))
+            self.end_headers()
+            self.wfile.write(rest)
+
+        def log_message(self, *words):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    digest = hashlib.md5(content.getvalue(), usedforsecurity=False).hexdigest()
+    yield f"http://127.0.0.1:{server.server_port}/x.zip {digest}"
+    server.shutdown()
+    server.server_close()
+
+
+def begun(place_of, name, address):
+    """A place, what is in it before the case and after it, undisturbed."""
+    place = place_of(name)
+    place.begin()
+    if name == "fetch":
+        for folder in (place.folder, place.kept):
+            (folder / "address").write_text(address)
+    before = place.files()
+    assert place.run() == 0, place.warm.log.read_text()
+    return place, before, place.files()
+
+
+def check_whole(found, before, after):
+    """Under every name is what was there, or what comes there."""
+    for name, content in found.items():
+        assert content in (before.get(name), after.get(name)), f"{name} is neither old nor new"
+    for name in before.keys() & after.keys():
+        assert name in found, f"{name} is gone"
+
+
+def check_swept(place):
+    """What a killed process left half-written goes when the store is next used an hour later."""
+    for path in place.partial():
+        os.utime(path, (time.time() - 7200,) * 2)
+    store = Store(place.folder / "store")
+    store.check()
+    assert not list(store.root.rglob("*.part"))
+
+
+def disturbed(place, fault, status, before, after):
+    """Every place at which a case can end: what is there is whole, and run again it is done."""
+    for at in count(1):
+        place.reset()
+        ended = place.run(at, fault)
+        if ended == 0:
+            return at
+        assert ended == status, f"call {at}: {place.warm.log.read_text()[-3000:]}"
+        check_whole(place.files(), before, after)
+        yield at
+        assert place.run() == 0, f"after call {at}: {place.warm.log.read_text()[-3000:]}"
+        assert place.files() == after, f"after call {at}"
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_row_03_killed_at_any_call_the_state_before_is_there_and_the_work_is_done_again(
+    place_of, name, address
+):
+    place, before, after = begun(place_of, name, address)
+    calls = len([*disturbed(place, "SIGKILL", -9, before, after)])
+    assert calls >= FEWEST.get(name, 8)
+    check_swept(place)
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "EDQUOT"])
+@pytest.mark.parametrize("name", WRITES)
+def test_row_07_a_disk_that_is_full_from_any_call_on_is_one_sentence(
+    place_of, name, address, fault
+):
+    if fault == "EDQUOT" and name != "write":
+        pytest.skip("it is one of the same calls")
+    place, before, after = begun(place_of, name, address)
+    for _ in disturbed(place, fault, 2, before, after):
+        assert os.strerror(getattr(__import__("errno"), fault)) in place.warm.said()
+    assert place.partial() == []
