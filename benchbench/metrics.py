@@ -5,14 +5,17 @@ which more is better, at most 1; every label is known. Predictions and labels ar
 classes, or float [N] of numbers; groups are int64 [N], where −1 is none, or bool [N, G].
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchbench.contracts import is_known
+from benchbench.record import GroupScore, Score
 from benchbench.spelling import instead
 from benchbench.terms import BadInput
 
@@ -118,3 +121,35 @@ def resolve_metric(name: str, groups: Tensor | None, *, classes: bool) -> Metric
     if name in OF_GROUPS and groups is None:
         raise BadInput(f"the metric {name} needs groups, and the dataset has none")
     return METRICS[name]
+
+
+def score_of(
+    domain: str,
+    role: Literal["source", "target"],
+    predictions: Tensor,
+    labels: Tensor,
+    groups: Tensor | None,
+    metric: str,
+    class_names: Sequence[str],
+    group_names: Sequence[str],
+) -> Score | None:
+    """What a record says of predictions [N] on a domain's test rows; None if no label is known."""
+    known, classes = is_known(labels), bool(class_names)
+    if not known.any():  # as in a source whose authors keep no rows for it
+        return None
+    labels = labels[known]
+    chosen = predictions.to(labels.dtype)[known]
+    groups = None if groups is None else groups[known]
+    measure = resolve_metric(metric, groups, classes=classes)
+    named = parts(chosen, labels, groups) if groups is not None and group_names else []
+    return Score(
+        domain=domain,
+        role=role,
+        accuracy=accuracy(chosen, labels) if classes else None,
+        per_class_mean=per_class_mean(chosen, labels) if classes else None,
+        value=measure(chosen, labels, groups),
+        groups=tuple(
+            GroupScore(group=group_names[part.group], value=part.value, n=part.n) for part in named
+        ),
+        n=len(labels),
+    )

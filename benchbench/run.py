@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchbench import metrics
 from benchbench.catalog import Choice, Plugin
 from benchbench.claims import LOOK_EVERY, Claim
-from benchbench.contracts import Objective, Supervised, is_known
+from benchbench.contracts import Objective, Supervised
 from benchbench.data.pack import Pack
 from benchbench.diagnose.geometry import Side, diagnose, diagnostics_key
 from benchbench.features import Features, extract
@@ -29,7 +29,6 @@ from benchbench.record import (
     Cost,
     Data,
     Diagnostics,
-    GroupScore,
     PluginSpec,
     Record,
     Score,
@@ -349,7 +348,8 @@ def score(
 
     These are int32 of classes, float32 of numbers.
     """
-    scores, predictions, classes = [], {}, bool(pack.class_names)
+    scores: list[Score] = []
+    predictions, classes = {}, bool(pack.class_names)
     roles: tuple[tuple[Literal["source", "target"], tuple[str, ...]], ...] = (
         ("source", cell.shift.sources),
         ("target", cell.shift.targets),
@@ -360,24 +360,18 @@ def score(
         if not outputs.isfinite().all():
             raise FloatingPointError(f"some predictions on domain {domain!r} are not finite")
         predictions[domain] = outputs.argmax(1).int() if classes else outputs[:, 0].float()
-        labelled = is_known(test.labels)
-        labels = test.labels[labelled]
-        if len(labels) == 0:  # as in a source whose authors keep no rows for it
-            continue
-        chosen = predictions[domain].to(labels.dtype)[labelled]
-        groups = None if pack.groups is None else pack.groups[pack.rows(domain, TEST)][labelled]
-        measure = metrics.resolve_metric(pack.metric, groups, classes=classes)
-        scores.append(
-            Score(
-                domain=domain,
-                role=role,
-                accuracy=metrics.accuracy(chosen, labels) if classes else None,
-                per_class_mean=metrics.per_class_mean(chosen, labels) if classes else None,
-                value=measure(chosen, labels, groups),
-                groups=group_scores(chosen, labels, groups, pack),
-                n=len(labels),
-            )
+        groups = None if pack.groups is None else pack.groups[pack.rows(domain, TEST)]
+        found = metrics.score_of(
+            domain,
+            role,
+            predictions[domain],
+            test.labels,
+            groups,
+            pack.metric,
+            pack.class_names,
+            pack.group_names,
         )
+        scores += [found] if found else []
     return tuple(scores), predictions
 
 
@@ -404,17 +398,6 @@ def diagnosed(cell: Cell, z: Mapping[str, Features], plan: Plan) -> Diagnostics 
         warnings.warn(f"{cell}: no diagnostics: {type(error).__name__}: {error}", stacklevel=2)
         return None
     return Diagnostics(**kept.note)
-
-
-def group_scores(
-    predictions: Tensor, labels: Tensor, groups: Tensor | None, pack: Pack
-) -> tuple[GroupScore, ...]:
-    if groups is None or not pack.group_names:
-        return ()
-    return tuple(
-        GroupScore(group=pack.group_names[part.group], value=part.value, n=part.n)
-        for part in metrics.parts(predictions, labels, groups)
-    )
 
 
 def rows_of(

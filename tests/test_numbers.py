@@ -12,7 +12,9 @@ from sklearn.neighbors import KNeighborsRegressor
 from tiny import heights, make_plan, quiet
 
 from benchbench import TEST, TRAIN, BadInput
-from benchbench.board.table import render
+from benchbench.board.sources import Source, expected_of
+from benchbench.board.table import board
+from benchbench.board.text import render
 from benchbench.contracts import supervised_loss
 from benchbench.data.inspect import contact_sheet, counts, lonely
 from benchbench.data.pack import in_memory
@@ -96,7 +98,7 @@ def test_numbers_are_learned_and_scored(tmp_path, chain):
     assert source.value > 0.6  # bars of three heights, seen by a head on few features
     assert [group.group for group in target.groups] == ["one", "other"]
     assert target.value == min(group.value for group in target.groups)
-    assert "Worst group pearson" in render([record])
+    assert "Worst group pearson" in render(board(Source("numbers", expected_of([record]), (record,))))
 
 
 @pytest.mark.gpu

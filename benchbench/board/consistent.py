@@ -17,7 +17,6 @@ from benchbench import metrics
 from benchbench.board.bundle import MANIFEST, SIGNATURE, SUITE, Submission, encoder_name
 from benchbench.board.truth import NAME, Truth
 from benchbench.record import (
-    GroupScore,
     Record,
     Score,
     StageSpec,
@@ -346,35 +345,25 @@ def rescored(
     record: Record, predictions: Mapping[str, np.ndarray], truth: Truth, step: int | None = None
 ) -> list[Score]:
     """The scores that predictions have, by the protocol; see `benchbench.run.score`."""
-    scores, classes = [], bool(truth.class_names)
+    scores: list[Score] = []
     sides: tuple[tuple[Literal["source", "target"], tuple[str, ...]], ...] = (
         ("source", record.data.sources),
         ("target", record.data.targets),
     )
     for role, domain in ((role, domain) for role, domains in sides for domain in domains):
-        rows = known_rows(truth, domain)
-        if not len(rows):
+        if domain not in truth.labels:
             continue
-        labels = torch.from_numpy(truth.labels[domain])[rows]
-        values = torch.from_numpy(predictions[prediction_name(domain, step)].copy())
-        chosen = values.to(labels.dtype)[rows]
-        groups = torch.from_numpy(truth.groups[domain])[rows] if truth.groups else None
-        measure = metrics.resolve_metric(truth.metric, groups, classes=classes)
-        parts = () if groups is None else metrics.parts(chosen, labels, groups)
-        scores.append(
-            Score(
-                domain=domain,
-                role=role,
-                accuracy=metrics.accuracy(chosen, labels) if classes else None,
-                per_class_mean=metrics.per_class_mean(chosen, labels) if classes else None,
-                value=measure(chosen, labels, groups),
-                groups=tuple(
-                    GroupScore(group=truth.group_names[p.group], value=p.value, n=p.n)
-                    for p in (parts if truth.group_names else ())
-                ),
-                n=len(rows),
-            )
+        found = metrics.score_of(
+            domain,
+            role,
+            torch.from_numpy(predictions[prediction_name(domain, step)].copy()),
+            torch.from_numpy(truth.labels[domain]),
+            torch.from_numpy(truth.groups[domain]) if truth.groups else None,
+            truth.metric,
+            truth.class_names,
+            truth.group_names,
         )
+        scores += [found] if found else []
     return scores
 
 
