@@ -367,3 +367,63 @@ def test_a_method_better_by_two_standard_deviations_is_told_from_the_others(boar
     one, all_of_them = told_apart(boards, **BETTER)
     assert one >= 0.9
     assert all_of_them >= 0.65
+
+
+def sharing(random, pairs, shifts=6, seeds=3):
+    """Two equal methods, of which the shifts in ``pairs`` are read off one encoder."""
+    joined = np.eye(shifts, dtype=bool)
+    cause = np.arange(shifts)
+    for one, other in pairs:
+        cause[cause == cause[other]] = cause[one]
+    joined |= cause[:, None] == cause
+    found = []
+    for _ in range(2):
+        values = 0.5 + 0.02 * random.standard_normal((shifts, seeds))[cause]
+        found.append(Results(values + 0.002 * random.standard_normal(values.shape), (), joined))
+    return found
+
+
+ALL = [(0, shift) for shift in range(1, 6)]
+TWO_BY_TWO = [(0, 1), (2, 3), (4, 5)]
+
+
+def test_shifts_that_all_share_a_training_are_one_by_seed():
+    """Then it is the paired t-test of each seed's mean over shifts."""
+    random = np.random.default_rng(5)
+    for _ in range(20):
+        a, b = sharing(random, ALL)
+        told = stats.ttest_rel(a.values.mean(0), b.values.mean(0))
+        found = compare(a, b)
+        apart = compare(replace(a, shared=None), replace(b, shared=None))
+        if apart.df > 2:
+            assert found.p >= apart.p - 1e-12
+        by_seed = (a.values - b.values).mean(0)
+        if variance(by_seed.tolist()) * 36 >= np.var(a.values - b.values, axis=1, ddof=1).sum():
+            assert found.p == pytest.approx(told.pvalue, abs=1e-9)
+            assert found.df == pytest.approx(2)
+
+
+@pytest.mark.parametrize("pairs", [ALL, TWO_BY_TWO], ids=["all", "two by two"])
+def test_equal_methods_are_rarely_told_apart_where_shifts_share_a_training(pairs):
+    """Taken for independent, they would be in one board of four, or of two."""
+    random = np.random.default_rng(6)
+    boards = [sharing(random, pairs) for _ in range(400)]
+    told = [compare(a, b).p < 0.05 for a, b in boards]
+    blind = [compare(replace(a, shared=None), replace(b, shared=None)).p < 0.05 for a, b in boards]
+    assert np.mean(told) <= 0.075
+    assert np.mean(blind) > 0.1
+
+
+def test_an_interval_knows_that_shifts_share_a_training():
+    random = np.random.default_rng(7)
+    held = []
+    for _ in range(150):
+        low, high = interval(sharing(random, ALL)[0])
+        held.append(low <= 0.5 <= high)
+    assert np.mean(held) >= 0.89
+
+
+def test_a_partner_that_shares_joins_the_shifts_of_a_pair():
+    a, b = sharing(np.random.default_rng(8), ALL)
+    lone = replace(b, shared=None)
+    assert compare(a, lone) == compare(a, b)

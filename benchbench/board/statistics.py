@@ -3,17 +3,20 @@
 Shifts are those of the board; seeds and test rows are a sample of those there could be. The
 variance of a mean over shifts is the sum of two parts:
 
-* *seeds*: the variance over seeds, within each shift, as the seeds of two shifts are two trainings;
+* *seeds*: the variance over seeds. The seeds of two shifts are two trainings, unless the shifts are
+  read off one encoder, or share a stage: then they are one, and vary together;
 * *rows*: the variance over the test rows of a domain, of the mean over seeds and over the shifts
   that are tested on them.
 
-The chance of one training on one row is in both of them: tests and intervals are conservative.
+The chance of one training on one row is in both of them, which makes the variance too large rather
+than too small. Degrees of freedom grow with rows, so that p may be below that of seeds alone.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 from scipy.special import ndtri, stdtr, stdtrit
 
 LEVEL = 0.05  # of tests, once corrected for their number
@@ -34,6 +37,13 @@ class Results:
 
     values: np.ndarray  # float64 [S, K]: the metric by shift and seed, as a share
     strata: tuple[Stratum, ...]  # none where the metric is no mean over rows, or they are not known
+    shared: np.ndarray | None = None  # bool [S, S]: two shifts with a trained stage in common
+
+    @property
+    def joined(self) -> np.ndarray:
+        """bool [S, S]: whether seeds vary together; at least a shift with itself."""
+        alone = np.eye(len(self.values), dtype=bool)
+        return alone if self.shared is None else self.shared | alone
 
 
 @dataclass(frozen=True)
@@ -69,10 +79,11 @@ def interval(
 ) -> tuple[float, float] | None:
     """Bootstrap interval of the mean over shifts; None with one seed and no strata.
 
-    Seeds are drawn within each shift, and rows within each domain, for all of its seeds and shifts
-    together. The percentiles of K drawn seeds are too narrow (Hesterberg, "What Teachers Should
-    Know About the Bootstrap", The American Statistician 2015): their deviations from the mean are
-    stretched by √(K / (K − 1)), and by the quantile of Student's t over that of the normal.
+    Seeds are drawn for all shifts that share a training together, and rows within each domain, for
+    all of its seeds and shifts. The percentiles of K drawn seeds are too narrow (Hesterberg, "What
+    Teachers Should Know About the Bootstrap", The American Statistician 2015): their deviations
+    from the mean are stretched by √(K / (K − 1)), and by the quantile of Student's t over that of
+    the normal.
     """
     if results.values.shape[1] == 1 and not results.strata:
         return None
@@ -81,7 +92,7 @@ def interval(
     _, df = _variance([results, _nought(results)])
     stretch = stdtrit(df[0, 1], tails[1]) / ndtri(tails[1])
     random = np.random.RandomState(0)  # its streams are frozen (NEP 19)
-    deviations = _seeds_drawn(results.values, draws, random)
+    deviations = _seeds_drawn(results, draws, random)
     for unit, right in _by_domain(results).values():
         deviations += unit * _rows_drawn(right, draws, random)
     low, high = mean + stretch * np.quantile(deviations, tails)
@@ -93,10 +104,12 @@ def _nought(like: Results) -> Results:
     return Results(np.zeros_like(like.values), tuple(strata))
 
 
-def _seeds_drawn(values: np.ndarray, draws: int, random: np.random.RandomState) -> np.ndarray:
+def _seeds_drawn(results: Results, draws: int, random: np.random.RandomState) -> np.ndarray:
     """Deviations of the mean [draws], whose variance is unbiased; zero with one seed."""
+    values = results.values
     shifts, seeds = values.shape
-    chosen = random.randint(0, seeds, (draws, shifts, seeds), dtype=np.int64)
+    _, together = connected_components(results.joined)
+    chosen = random.randint(0, seeds, (draws, shifts, seeds), dtype=np.int64)[:, together]
     deviations = values - values.mean(1, keepdims=True)
     drawn = deviations[np.arange(shifts)[:, None], chosen].mean((1, 2))
     return np.sqrt(seeds / max(seeds - 1, 1)) * drawn
@@ -124,9 +137,10 @@ def compare(a: Results, b: Results) -> Comparison:
 def every_pair(results: Sequence[Results]) -> Pairs:
     """Every two methods, paired by shift, seed and test row: Student's t of the difference.
 
-    Rows count between methods that have strata, seeds alone between others; with one shift that is
-    the paired t-test. Degrees of freedom are Satterthwaite's (Biometrics Bulletin 1946), by what
-    the variances of the two methods by themselves say of each shift's share: from those of the
+    Rows count between methods that have strata, seeds alone between others; with one shift, or
+    shifts that all share a training, that is the paired t-test. Degrees of freedom are
+    Satterthwaite's (Biometrics Bulletin 1946), of a quadratic form of the seeds, by what the
+    variances of the two methods by themselves say of each shift's share: from those of the
     difference, a shift whose K seeds happen to agree would count too little. Without any variance,
     what differs has p = 0. ValueError if the methods differ in shifts, seeds or rows.
     """
@@ -154,11 +168,17 @@ def _variance(results: Sequence[Results]) -> tuple[np.ndarray, np.ndarray]:
     values = np.stack([result.values for result in results])
     _, shifts, seeds = values.shape
     free = max(seeds - 1, 1)
-    spread = values - values.mean(2, keepdims=True)
-    total = ((spread[:, None] - spread) ** 2).sum((2, 3)) / (free * seeds * shifts**2)
-    alone = (spread**2).sum(2) / (free * seeds * shifts**2)
-    by_shift = alone[:, None] + alone
-    expected, squares = by_shift.sum(2), (by_shift**2).sum(2) / free
+    spread = (values - values.mean(2, keepdims=True)) / np.sqrt(free * seeds) / shifts
+    joined = np.stack([result.joined for result in results])
+    mask = (joined[:, None] | joined).astype(float)  # [M, M, S, S]
+    products = np.einsum("ask,btk->abst", spread, spread)
+    own = np.einsum("aast->ast", products)
+    apart = own[:, None] + own
+    total = _sum_where(mask, apart - products - products.swapaxes(2, 3))
+    expected = _sum_where(mask, apart)
+    weighted = mask @ (mask * apart)
+    squares = np.einsum("abst,abts->ab", weighted, weighted) / free
+    squares = np.maximum(squares, expected**2 / (shifts * free))
     with_rows = [m for m, result in enumerate(results) if result.strata]
     among = np.ix_(with_rows, with_rows)
     domains = [_by_domain(results[m]) for m in with_rows]
@@ -173,6 +193,14 @@ def _variance(results: Sequence[Results]) -> tuple[np.ndarray, np.ndarray]:
     df = np.full_like(total, shifts * free)
     np.divide(expected**2, squares, out=df, where=squares > 0)
     return total, df
+
+
+def _sum_where(mask: np.ndarray, covariances: np.ndarray) -> np.ndarray:
+    """The variance of a sum whose terms covary as [..., S, S] says, where ``mask`` does.
+
+    At least that of terms that do not: few seeds may covary the other way by chance.
+    """
+    return np.maximum((mask * covariances).sum((2, 3)), np.einsum("abss->ab", covariances))
 
 
 def _by_domain(results: Results) -> dict[str, tuple[float, np.ndarray]]:

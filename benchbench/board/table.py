@@ -120,8 +120,10 @@ class Board:
 def board(source: Source, columns: Sequence[str] = ()) -> Board:
     """BadInput if the records differ in what they were measured on, or two are of one cell."""
     check_alike([record for record in source.records if record.cell_id not in source.stale])
-    places = by_place(source.records)
-    drafts = [draft(source, places, method, columns) for method in source.expected.methods]
+    places: dict[str, dict[Place, list[Record]]] = {}
+    for place, members in by_place(source.records).items():
+        places.setdefault(place[0], {})[place] = members
+    drafts = [draft(source, places.get(m, {}), m, columns) for m in source.expected.methods]
     rows = ranked(compared(drafts, source.expected.baseline))
     rows += [row_of_report(told, source.expected.shifts) for told in source.reported]
     metric = next((record.data.metric for record in source.records), "accuracy")
@@ -168,8 +170,9 @@ class Draft:
 def draft(
     source: Source, places: Mapping[Place, list[Record]], method: str, columns: Sequence[str]
 ) -> Draft:
+    """``places`` are those of the method."""
     wanted = source.expected
-    records = [r for place, members in places.items() if place[0] == method for r in members]
+    records = [record for members in places.values() for record in members]
     picked = picks(places, method, wanted, wanted.rule)
     entries = {
         shift: entry(
@@ -244,8 +247,7 @@ def by_rule(
     places: Mapping[Place, list[Record]], method: str, wanted: Expected
 ) -> dict[Rule, float | None]:
     """The mean over shifts and seeds, in percent, by every rule; nothing without a choice."""
-    mine = [records for (name, _, _), records in places.items() if name == method]
-    if not any(len(states_of(records)) > 1 for records in mine):
+    if not any(len(states_of(records)) > 1 for records in places.values()):
         return {}
     told: dict[Rule, float | None] = {}
     for rule in RULES:
@@ -286,8 +288,9 @@ def entry(states: Sequence[str], picked: Sequence[State | None]) -> Entry:
 def results_of(source: Source, every: Sequence[Sequence[State]]) -> Results:
     """``every`` are the states of each seed, in the order of the shifts."""
     values = np.array([[value_of(s.scores, "target") for s in states] for states in every]).T
+    shared = together(every)
     if source.truth is None or source.truth.metric != "accuracy":
-        return Results(values, ())
+        return Results(values, (), shared)
     strata: list[Stratum] = []
     for states in zip(*every, strict=True):
         targets = states[0].record.data.targets
@@ -295,9 +298,22 @@ def results_of(source: Source, every: Sequence[Sequence[State]]) -> Results:
             right = [rows_right(source, source.truth, state, domain) for state in states]
             known = [rows for rows in right if rows is not None]
             if len(known) < len(right):
-                return Results(values, ())
+                return Results(values, (), shared)
             strata.append(Stratum(1 / (len(every[0]) * len(targets)), np.stack(known), domain))
-    return Results(values, tuple(strata))
+    return Results(values, tuple(strata), shared)
+
+
+def together(every: Sequence[Sequence[State]]) -> np.ndarray:
+    """bool [S, S]: the shifts that share a training with some seed, or the encoder untrained."""
+    shifts = range(len(every[0]))
+    found = np.eye(len(every[0]), dtype=bool)
+    for states in every:
+        stages = [{*s.record.artifacts.stages} if s.record.artifacts else set() for s in states]
+        for one, other in product(shifts, shifts):
+            found[one, other] |= bool(stages[one] & stages[other]) or not (
+                stages[one] | stages[other]
+            )
+    return found
 
 
 def rows_right(source: Source, truth: Truth, state: State, domain: str) -> np.ndarray | None:
