@@ -1,5 +1,6 @@
 """The board of a store, and what it becomes as a folder."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -8,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from benchbench.board.card import card
+from benchbench.board.consistent import wrong_scores
 from benchbench.board.site import Evidence, page, picture_files
 from benchbench.board.sources import (
     CURVES,
@@ -38,12 +40,12 @@ def of_plan(plan: Plan) -> Source:
     """Of what a store has of a suite, with what is stale in place of what is missing."""
     records, stale = [], {}
     older = plan.older_records()
-    for cell in plan.cells:
-        if record := plan.record(cell):
+    for cell, record in zip(plan.cells, plan.records(), strict=True):
+        if record:
             records.append(record)
-        elif record := older.get(cell):
-            records.append(record)
-            stale[record.cell_id] = "; ".join(differences(record, describe(cell, plan)))
+        elif old := older.get(cell):
+            records.append(old)
+            stale[old.cell_id] = "; ".join(differences(old, describe(cell, plan)))
     folder = plan.store.records(plan.suite.name)
     return Source(
         plan.suite.name,
@@ -101,16 +103,44 @@ def publish(plan: Plan, suite_text: str, folder: Path) -> Source:
 
 
 def regenerate(folder: Path) -> None:
-    """Write what follows from a folder's records. BadInput if it cannot be written."""
+    """Write what follows from a folder's records.
+
+    BadInput if it cannot be written, or a record has other scores than its predictions give.
+    """
+    if wrong := contradictions(folder):
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise BadInput(f"{wrong[0]}{more}; nothing was written")
     with writing(f"board {folder}"):
         for name, text in generated(folder).items():
             place(folder / name, text.encode())
+
+
+def contradictions(folder: Path) -> list[str]:
+    """Where records and predictions of a folder, and its labels of test rows, do not agree."""
+    source, found = of_folder(folder), []
+    for record in source.records:
+        path = folder / "records" / record.file_name
+        predictions = path.with_suffix(".safetensors")
+        truth = source.truth
+        if record.artifacts is None or not predictions.exists():
+            continue
+        digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
+        if digest != record.artifacts.predictions_sha256:
+            found.append(f"{predictions} holds other predictions than its record says")
+        elif truth is not None and truth.fingerprint == record.data.fingerprint:
+            wrong = wrong_scores(record, source.predictions(record), truth)
+            found += [f"{path}: {text}" for text in wrong]
+    return found
 
 
 def generated(folder: Path) -> dict[str, str]:
     """The files of a board that are a function of the others, by name."""
     made = board(of_folder(folder))
     readme = folder / "README.md"
+    if readme.exists() and BELOW not in readme.read_text(encoding="utf-8"):
+        raise BadInput(
+            f"{readme} has no line {BELOW!r}, below which tables would be written; add it"
+        )
     above = (
         readme.read_text(encoding="utf-8").partition(BELOW)[0]
         if readme.exists()

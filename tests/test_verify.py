@@ -49,6 +49,7 @@ from benchbench.board.sources import of_folder
 from benchbench.board.verify import take_in, verdict_on
 from benchbench.cli import main
 from benchbench.cli.submit import recorded
+from benchbench.keys import snapshot_key
 from benchbench.launch.again import compared, interval, plan_for, reprobed, reproduced, stray
 from benchbench.record import Record, read_records
 from benchbench.terms import BadInput
@@ -80,7 +81,7 @@ def test_an_honest_bundle_is_consistent_and_can_be_read_off_again(honest, away):
     assert verdict.notes == ("it is not signed",)
     verdict = judged(honest.content, honest.board, away, "re-probed", further(honest))
     assert (verdict.level, verdict.problems) == ("re-probed", ())
-    assert "read off again, 0 of 192 predictions are others" in verdict.notes
+    assert "read off again, 0 of 384 predictions are others" in verdict.notes, "snapshots, too"
     assert judged(honest.content, None, away, "claimed").level == "claimed"
 
 
@@ -266,6 +267,29 @@ def predicted(change, method="simclr"):
     return lambda files: with_predictions(files, change, method)
 
 
+def snapshot_at(files, step, method="simclr", seed=0):
+    """With the snapshot of a record, and its encoder, called those after another step."""
+    name = record_name(files, method, seed)
+    kept = json.loads(files[name])
+    key, before = kept["artifacts"]["stages"][-1], kept["snapshots"][0]["step"]
+    files = dict(files)
+    moved = files.pop(f"encoders/{snapshot_key(key, before)}.safetensors")
+    files[f"encoders/{snapshot_key(key, step)}.safetensors"] = moved
+    return hashed(changed(files, name, lambda r: r["snapshots"][0].update(step=step)))
+
+
+def snapshot_gone(files):
+    kept = json.loads(files[record_name(files)])
+    key = snapshot_key(kept["artifacts"]["stages"][-1], kept["snapshots"][0]["step"])
+    return without(files, f"encoders/{key}.safetensors")
+
+
+def with_no_snapshots(files):
+    return hashed(
+        changed(snapshot_gone(files), record_name(files), lambda r: r.update(snapshots=[]))
+    )
+
+
 LIES = {
     # files
     "an extra file": (lambda f: {**f, f"encoders/{OTHER}.safetensors": next(
@@ -354,9 +378,10 @@ LIES = {
     "a cell that is no hash": (record(cell_id="620452d642d5"), "its cell_id is no sha256"),
     "a failure that has scores": (failed_with_scores, "it is failed, and should have scores"),
     "a score without a cost": (record(cost=None), "it is scored, and should have scores, files a"),
-    "no snapshots": (record(snapshots=[]), "its snapshots are of steps .., not .2."),
+    "no snapshots": (with_no_snapshots, "its snapshots are of steps .., not .2."),
+    "a snapshot that is not said": (record(snapshots=[]), "encoders/.* belongs to no record"),
     "a snapshot of another step": (
-        lambda f: with_record(f, lambda r: r["snapshots"][0].update(step=3)),
+        lambda f: snapshot_at(f, 3),
         "its snapshots are of steps .3., not .2."),
     # scores
     "an edited accuracy": (score(accuracy=0.99), "its accuracy on right is 0.99, and its predict"),
@@ -504,7 +529,7 @@ def test_a_larger_budget_than_the_boards_is_a_flag(honest, away):
     for seed in (0, 1):
         name = record_name(files, "erm", seed)
         files = changed(files, name, lambda r: r["spec"]["chain"][0].update(steps=99))
-        files = changed(files, name, lambda r: r["snapshots"][0].update(step=49))
+        files = snapshot_at(files, 49, "erm", seed)
         tensors = load(files[predictions_of(name)])
         tensors = {name.replace("step 2", "step 49"): v for name, v in tensors.items()}
         files = with_predictions(files, lambda _, tensors=tensors: tensors, "erm", seed)
@@ -521,8 +546,11 @@ def test_a_failure_is_told_and_no_refusal(honest, away):
     files = without(honest.files, predictions_of(name))
     gone = {"status": "diverged", "reason": "loss is nan", "scores": [], "snapshots": [],
             "artifacts": None, "cost": None}  # fmt: skip
-    key = json.loads(files[name])["artifacts"]["stages"][0]
-    files = without(files, f"encoders/{key}.safetensors")
+    kept = json.loads(files[name])
+    key = kept["artifacts"]["stages"][0]
+    step = kept["snapshots"][0]["step"]
+    for one in (key, snapshot_key(key, step)):
+        files = without(files, f"encoders/{one}.safetensors")
     verdict = judged(tar_of(hashed(changed(files, name, lambda r: r.update(gone)))), honest.board,
                      away)  # fmt: skip
     assert verdict.level == "consistent", verdict.problems
@@ -598,6 +626,14 @@ MADE_UP = {
     "predictions made up": (lambda h: forged(h, all_right(h)), "right: .* predictions are others"),
     "no encoders": (lambda h: tar_of(hashed({n: c for n, c in h.files.items() if "enc" not in n})),
                     "there is no encoder of erm · left > right · seed 0"),
+    "a better validation of a snapshot": (
+        lambda h: tar_of(
+            with_record(h.files, lambda r: r["snapshots"][0]["validators"].update(source_val=1.5))
+        ),
+        "after step 2: its source_val is 1.5, and read off again"),
+    "a snapshot without its encoder": (
+        lambda h: tar_of(hashed(snapshot_gone(h.files))),
+        "there is no encoder of simclr.*, after step 2"),
     "a better validation": (
         lambda h: tar_of(with_record(h.files, lambda r: r["validators"].update(source_val=1.5))),
         "its source_val is 1.5, and read off again"),
@@ -716,15 +752,17 @@ def test_a_seed_more_lies_in_its_interval_as_often_as_said():
 
 
 def test_what_was_trained_again_is_compared():
-    (inside,) = compared("erm", [0.5, 0.51, 0.52], 0.5, 3)
+    (inside,) = compared("erm", [0.5, 0.51, 0.52], [0.5], 3)
     assert inside.kind == "note"
-    (outside,) = compared("erm", [0.5, 0.501, 0.502], 0.6, 3)
+    (outside,) = compared("erm", [0.5, 0.501, 0.502], [0.6], 3)
     assert outside.kind == "problem"
     assert outside.text.startswith("erm: trained with seed 3 it has 0.6000, and one seed more than")
-    (none,) = compared("erm", [0.5, 0.51], None, 3)
+    (none,) = compared("erm", [0.5, 0.51], [], 3)
     assert (none.kind, none.text) == ("problem", "erm, trained with seed 3, has no score")
-    (few,) = compared("erm", [0.5, None], 0.5, 3)
-    assert (few.kind, few.text) == ("problem", "erm has fewer than two seeds with every score")
+    (few,) = compared("erm", [], [0.5], 3)
+    assert (few.kind, few.text) == ("problem", "erm has a seed that lacks a score")
+    (wide,) = compared("erm", [0.2, 0.5, 0.9], [0.5], 3)
+    assert wide.kind == "problem" and "tells too little to reproduce anything" in wide.text
 
 
 # --- the command

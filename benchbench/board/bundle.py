@@ -25,6 +25,7 @@ from uuid import uuid4
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
+from benchbench.keys import snapshot_key
 from benchbench.record import Part, Record
 from benchbench.spelling import instead
 from benchbench.store import Store, packed
@@ -483,15 +484,25 @@ def _contents(
             continue
         beside = store.records(record.suite) / Path(record.file_name).with_suffix(".safetensors")
         yield f"records/{beside.name}", _predictions(record, beside)
-        if encoders and record.artifacts.stages and record.artifacts.stages[-1] not in done:
-            done.add(record.artifacts.stages[-1])
-            yield encoder_name(record), _encoder(record, store)
+        for step in steps_of(record) if encoders and record.artifacts.stages else ():
+            if (named := encoder_name(record, step)) not in done:
+                done.add(named)
+                yield named, _encoder(record, step, store)
 
 
-def encoder_name(record: Record) -> str:
-    """Of the file with what the last stage left; ask records of a chain only."""
+def steps_of(record: Record) -> tuple[int | None, ...]:
+    """The states that were read off: the end, and after which steps."""
+    return None, *(snapshot.step for snapshot in record.snapshots)
+
+
+def encoder_name(record: Record, step: int | None = None) -> str:
+    """Of the file with what the last stage left, or with a snapshot of it.
+
+    Ask records of a chain only.
+    """
     assert record.artifacts is not None, "a record without a score has no encoder"
-    return f"encoders/{record.artifacts.stages[-1]}.safetensors"
+    key = record.artifacts.stages[-1]
+    return f"encoders/{key if step is None else snapshot_key(key, step)}.safetensors"
 
 
 def _predictions(record: Record, path: Path) -> bytes:
@@ -506,11 +517,15 @@ def _predictions(record: Record, path: Path) -> bytes:
     return content
 
 
-def _encoder(record: Record, store: Store) -> bytes:
+def _encoder(record: Record, step: int | None, store: Store) -> bytes:
     """The tensors without a note: the file's sha256 is what the record says of the encoder."""
     assert record.artifacts is not None, "only scored records have an encoder"
-    kept = store.read("stages", record.artifacts.stages[-1])
-    if kept is None or kept.sha256 != record.artifacts.encoder_sha256:
+    key, known = record.artifacts.stages[-1], record.artifacts.encoder_sha256
+    if step is None:
+        kept = store.read("stages", key)
+    else:
+        kept = store.read("snapshots", snapshot_key(key, step))
+    if kept is None or (step is None and kept.sha256 != known):
         raise BadInput(
             f"store {store.root} has no longer what {record.method} · {record.shift} · seed "
             f"{record.seeds.train} was read off from; run it again, or submit --no-encoders"

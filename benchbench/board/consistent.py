@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from benchbench import metrics
-from benchbench.board.bundle import MANIFEST, SIGNATURE, SUITE, Submission, encoder_name
+from benchbench.board.bundle import (
+    MANIFEST,
+    SIGNATURE,
+    SUITE,
+    Submission,
+    encoder_name,
+    steps_of,
+)
 from benchbench.board.truth import NAME, Truth
 from benchbench.record import (
     Record,
@@ -30,6 +37,7 @@ from benchbench.terms import BadInput
 EXACT, ROUNDED = 1e-9, 1e-6  # of float64, and of what is a mean of float32
 FEW = 5  # mistakes that two seeds may have in common and no others
 FAR_ABOVE = 0.1  # by which a target above its source is worth a look
+ABOVE = 0.01  # what may be chance
 CLASSES_OR_NUMBERS = {True: np.dtype(np.int32), False: np.dtype(np.float32)}
 
 
@@ -161,7 +169,7 @@ def _beside(name: str, record: Record) -> Iterator[str]:
     if record.artifacts:
         yield predictions_name(name)
         if record.artifacts.stages:
-            yield encoder_name(record)
+            yield from (encoder_name(record, step) for step in steps_of(record))
 
 
 def predictions_name(name: str) -> str:
@@ -303,10 +311,14 @@ def _unfounded(submission: Submission, name: str, record: Record) -> Iterator[st
 
 
 def _wrong_scores(submission: Submission, name: str, record: Record, truth: Truth) -> Iterator[str]:
-    """Scores that are not those of the predictions."""
-    if record.artifacts is None or predictions_name(name) not in submission.tensors:
-        return
-    predictions = submission.predictions(predictions_name(name))
+    if record.artifacts is not None and predictions_name(name) in submission.tensors:
+        yield from wrong_scores(record, submission.predictions(predictions_name(name)), truth)
+
+
+def wrong_scores(
+    record: Record, predictions: Mapping[str, np.ndarray], truth: Truth
+) -> Iterator[str]:
+    """Scores that are not those of the predictions in the file beside the record."""
     states: list[tuple[int | None, Sequence[Score]]] = [(None, record.scores)]
     states += [(snapshot.step, snapshot.scores) for snapshot in record.snapshots]
     domains = (*record.data.sources, *record.data.targets)
@@ -488,5 +500,5 @@ def _flags(
     if method.labels == "source" and sources and mean(targets) > mean(sources) + FAR_ABOVE:
         yield f"the target's {mean(targets):.3f} is far above the source's {mean(sources):.3f}"
     best = mean(pair.target for pair in ceiling) if ceiling else None
-    if method.labels == "source" and best is not None and mean(targets) > best:
+    if method.labels == "source" and best is not None and mean(targets) > best + ABOVE:
         yield f"{mean(targets):.3f} is above the ceiling, {best:.3f}, which reads target labels"

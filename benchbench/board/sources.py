@@ -1,7 +1,6 @@
 """What a board is made of: records, and what is known beside them."""
 
 import json
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from benchbench.board.truth import NAME, Truth
 from benchbench.record import Part, Record, read_records, read_strictly
-from benchbench.suite import Cell, Suite
+from benchbench.suite import Cell, Suite, toml_of
 from benchbench.terms import BadInput, Rule
 
 LEVELS, REPORTED, STALE, CURVES = "levels.json", "reported.toml", "stale.json", "curves.json"
@@ -150,10 +149,10 @@ def read_reported(path: Path) -> tuple[Reported, ...]:
     if not path.exists():
         return ()
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        fields = toml_of(path.read_text(encoding="utf-8"), str(path))
         text = json.dumps(fields, default=str)
         return REPORTS.validate_json(text, strict=True).get("reported", ())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]

@@ -113,7 +113,7 @@ def signer_of(submission: Submission, signers: Path | None) -> tuple[str | None,
     """Who signed the manifest, of those that ``signers`` allows; and what there is to say."""
     bundle = submission.bundle
     if SIGNATURE not in bundle.places:
-        return None, [Finding("note", "it is not signed")]
+        return None, [Finding("problem" if signers else "note", "it is not signed")]
     if signers is None:
         return None, [Finding("note", "its signature was not checked: --allowed-signers says how")]
     said = bundle.read(MANIFEST)
@@ -139,6 +139,8 @@ def take_in(submission: Submission, verdict: Verdict, folder: Path) -> int:
     """
     if verdict.status or verdict.level in (None, "claimed"):
         raise BadInput("only what is accepted at level consistent or above is taken in")
+    if not (folder / "suite.toml").is_file():
+        raise BadInput(f"{folder} is no board: it has no suite.toml")
     records = folder / "records"
     new = _new_files(submission, records)
     placed: list[Path] = []

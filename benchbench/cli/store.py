@@ -153,7 +153,7 @@ def export_(
 
     if only and suite is None:
         raise BadInput("--only chooses among the cells of a suite; say --suite SUITE, too")
-    place = existing(store)
+    place = existing(store.absolute())
     if suite is None:
         files = everything(place, records_only=records_only)
     else:

@@ -119,7 +119,7 @@ def recorded(plan: Plan, methods: Sequence[str]) -> list[Record]:
     "signers",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Whose signatures count, as in ssh-keygen(1).",
+    help="Whose signatures count, as in ssh-keygen(1); a bundle without one is refused.",
 )
 @click.option("--seed", type=int, help="To reproduce with. Default: the one after those submitted.")
 @click.option(

@@ -5,7 +5,7 @@ Both build what the bundle names, from plugins that are installed here: look at 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import sqrt
 from pathlib import Path
@@ -18,8 +18,10 @@ from scipy.stats import t as student
 from torch import Tensor, nn
 
 from benchbench import metrics
-from benchbench.board.bundle import Submission, encoder_name
+from benchbench.board.bundle import Submission, encoder_name, steps_of
 from benchbench.board.consistent import Finding, known_rows, predictions_name
+from benchbench.board.sources import Source, expected_by
+from benchbench.board.table import board
 from benchbench.board.truth import Truth
 from benchbench.catalog import Catalog
 from benchbench.contracts import Objective
@@ -27,10 +29,10 @@ from benchbench.data.prepare import Report
 from benchbench.features import Features, extract
 from benchbench.launch.local import Audience, run_cells
 from benchbench.plan import Plan, build_encoder
-from benchbench.record import Record, Validators
+from benchbench.record import Record, Validators, prediction_name
 from benchbench.run import describe, fit_readout, score, validated
 from benchbench.store import Store
-from benchbench.suite import Cell
+from benchbench.suite import Cell, Suite
 from benchbench.terms import BadInput
 from benchbench.train import below
 
@@ -63,17 +65,42 @@ def plan_for(
     return plan
 
 
+@dataclass(frozen=True)
+class Read:
+    """A state of a cell that was submitted: its end, or a snapshot."""
+
+    name: str  # of the record's file
+    record: Record
+    step: int | None
+
+    @property
+    def encoder(self) -> str:
+        """What the cells have in common that are read off from one encoder."""
+        if self.record.spec.chain:
+            return encoder_name(self.record, self.step)
+        return f"untrained {self.record.spec.encoder}, seed {self.record.seeds.train}"
+
+    @property
+    def validators(self) -> Validators | None:
+        if self.step is None:
+            return self.record.validators
+        return next(s.validators for s in self.record.snapshots if s.step == self.step)
+
+
 def reprobed(submission: Submission, plan: Plan) -> Iterator[Finding]:
-    """Read every scored cell off again, from the encoder that was submitted for it."""
+    """Read every state of a scored cell off again, from the encoder that was submitted for it."""
     truth, cells = Truth.of(plan.pack), plan_cells(plan)
     scored = [(n, r) for n, r in submission.records.items() if r.status == "scored"]
+    states = [Read(n, r, step) for n, r in scored for step in steps_of(r)]
     rows = moved = 0
-    for encoder, group in groupby(sorted(scored, key=encoder_of), key=encoder_of):
+    for encoder, group in groupby(sorted(states, key=by_encoder), key=by_encoder):
         z: dict[str, Features] = {}
-        for name, record in group:
+        for state in group:
+            record = state.record
             cell = cells[record.method, record.shift, record.seeds.train, record.draw]
+            where = f"{cell}" if state.step is None else f"{cell}, after step {state.step}"
             if encoder.startswith("encoders/") and encoder not in submission.bundle.places:
-                yield Finding("problem", f"there is no encoder of {cell}")
+                yield Finding("problem", f"there is no encoder of {where}")
                 continue
             try:
                 plan.check(cell)
@@ -81,33 +108,27 @@ def reprobed(submission: Submission, plan: Plan) -> Iterator[Finding]:
                 predictions, validators = read_again(submission, encoder, cell, z, plan)
             except (RuntimeError, ValueError, ArithmeticError, BadInput) as error:
                 reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-                yield Finding("problem", f"{cell} cannot be read off again: {reason}")
+                yield Finding("problem", f"{where} cannot be read off again: {reason}")
                 continue
-            if record.validators:
-                yield from other_validators(cell, record.validators, validators)
-            said = submission.predictions(predictions_name(name))
+            if state.validators:
+                yield from other_validators(where, state.validators, validators)
+            said = submission.predictions(predictions_name(state.name))
             for domain, values in predictions.items():
-                claimed = torch.from_numpy(said[domain].copy())
+                claimed = torch.from_numpy(said[prediction_name(domain, state.step)].copy())
                 away = is_away(claimed, values, truth, domain)
                 rows, moved = rows + len(values), moved + int(away.sum())
                 if text := stray(claimed, values, away, truth, domain):
-                    yield Finding("problem", f"{cell}, {domain}: {text}")
-    if submission.suite.snapshots > 1:
-        yield Finding("note", "encoders of snapshots are not sent: these were not read off again")
+                    yield Finding("problem", f"{where}, {domain}: {text}")
     yield Finding("note", f"read off again, {moved:,} of {rows:,} predictions are others")
+
+
+def by_encoder(state: Read) -> str:
+    return state.encoder
 
 
 def plan_cells(plan: Plan) -> dict[tuple[str, str, int, int], Cell]:
     """With the settings that were drawn."""
     return {(c.method.name, str(c.shift), c.seed, c.draw): c for c in plan.cells}
-
-
-def encoder_of(named: tuple[str, Record]) -> str:
-    """What the cells have in common that are read off from one encoder."""
-    _, record = named
-    if record.spec.chain:
-        return encoder_name(record)
-    return f"untrained {record.spec.encoder}, seed {record.seeds.train}"
 
 
 def other_sources(record: Record, cell: Cell, plan: Plan) -> Iterator[Finding]:
@@ -142,14 +163,14 @@ def read_again(
     return score(cell, fitted, mine, pack)[1], validated(cell, fitted, mine, pack)
 
 
-def other_validators(cell: Cell, said: Validators, again: Validators) -> Iterator[Finding]:
+def other_validators(where: str, said: Validators, again: Validators) -> Iterator[Finding]:
     """What would have a rule of selection prefer this state, and is not so."""
     for name in STEADY:
         mine, theirs = getattr(said, name), getattr(again, name)
         if (mine is None) != (theirs is None) or (
             mine is not None and abs(mine - theirs) > MOST_MOVED * max(1.0, abs(theirs))
         ):
-            yield Finding("problem", f"{cell}: its {name} is {mine}, and read off again {theirs}")
+            yield Finding("problem", f"{where}: its {name} is {mine}, and read off again {theirs}")
 
 
 def loaded(
@@ -213,10 +234,10 @@ def reproduced(
 ) -> Iterator[Finding]:
     """Train every method with a seed that was not submitted, the next one if ``seed`` is None.
 
-    Its value should lie where that of one seed more does with a probability of 95 %, if values are
-    normal: so of honest methods one in twenty does not. Where settings are drawn, those of the
-    suite are trained. ``audience`` is made for so many cells. BadInput if there are no two seeds,
-    or this one was submitted.
+    What the board would show of it should lie where that of one seed more does with a probability
+    of 95 %, if values are normal: so of honest methods one in twenty does not. Settings are drawn
+    anew, and chosen by the board's rule. ``audience`` is made for so many cells. BadInput if there
+    are no two seeds, or this one was submitted.
     """
     suite = submission.suite
     new = max(suite.seeds) + 1 if seed is None else seed
@@ -229,47 +250,42 @@ def reproduced(
         other = suite.model_copy(update={"seeds": (new,)})
         again = replace(plan, suite=other, store=Store(Path(scratch)))
         shifts = suite.ranked_shifts(again.cells)
-        cells = [c for c in again.cells if c.draw == 0 and str(c.shift) in shifts]
-        for cell in cells:
+        for cell in again.cells:
             again.check(cell)
-        with audience(len(cells)) as told:
-            records = run_cells(again, cells, told)
+        with audience(len(again.cells)) as told:
+            records = run_cells(again, again.cells, told)
+    before = averages(suite, shifts, submission.records.values())
+    now = averages(other, shifts, records)
     for method in submission.manifest.methods:
-        before = [mean_of(submission.records.values(), method, s, shifts) for s in suite.seeds]
-        yield from compared(method, before, mean_of(records, method, new, shifts), new)
+        yield from compared(method, before[method], now[method], new)
 
 
-def mean_of(
-    records: Iterable[Record], method: str, seed: int, shifts: Sequence[str]
-) -> float | None:
-    """Of a method's values on the targets, as the suite states it; None if one has no score."""
-    mine = [
-        record.value("target")
-        for record in records
-        if (record.method, record.seeds.train, record.draw) == (method, seed, 0)
-        if record.shift in shifts and record.status == "scored"
-    ]
-    values = [value for value in mine if value is not None]
-    return mean(values) if len(values) == len(shifts) else None
+def averages(
+    suite: Suite, shifts: tuple[str, ...], records: Iterable[Record]
+) -> dict[str, tuple[float, ...]]:
+    """What a board shows of every method: shares, one for each seed; none if one lacks a score."""
+    made = board(Source(suite.name, expected_by(suite, shifts), tuple(records)))
+    return {row.method: tuple(value / 100 for value in row.average) for row in made.rows}
 
 
 def compared(
-    method: str, before: Sequence[float | None], now: float | None, seed: int
+    method: str, before: Sequence[float], now: Sequence[float], seed: int
 ) -> Iterator[Finding]:
     """Whether a seed more is what the seeds before let one expect."""
-    known = [value for value in before if value is not None]
-    if now is None:
+    if not now:
         yield Finding("problem", f"{method}, trained with seed {seed}, has no score")
-    elif len(known) < 2:
-        yield Finding("problem", f"{method} has fewer than two seeds with every score")
-    else:
-        low, high = interval(known)
-        text = f"trained with seed {seed} it has {now:.4f}, and one seed more than the "
-        text += f"{len(known)} submitted should have {low:.4f} to {high:.4f}"
-        yield Finding("note" if low <= now <= high else "problem", f"{method}: {text}")
-        if high - low > WIDE:
-            text = f"where a seed more should lie is {high - low:.2f} wide, and tells little"
-            yield Finding("flag", text, method)
+        return
+    if not before:
+        yield Finding("problem", f"{method} has a seed that lacks a score")
+        return
+    low, high = interval(before)
+    if high - low > WIDE:
+        text = f"{method}: where a seed more should lie is {high - low:.2f} wide, which tells too "
+        yield Finding("problem", text + "little to reproduce anything; send more seeds")
+        return
+    text = f"{method}: trained with seed {seed} it has {now[0]:.4f}, and one seed more than the "
+    text += f"{len(before)} submitted should have {low:.4f} to {high:.4f}"
+    yield Finding("note" if low <= now[0] <= high else "problem", text)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
