@@ -285,8 +285,8 @@ class Loader:
     def _guarded(self, plugin: Plugin) -> Iterator[None]:
         try:
             yield
-        except KeyboardInterrupt:
-            raise
+        except KeyboardInterrupt:  # it may be one that never ends
+            raise KeyboardInterrupt(f"plugin {plugin} was being loaded") from None
         except Refused as refusal:
             if self.strict:
                 raise BadInput(f"plugin {plugin}: {refusal}") from None

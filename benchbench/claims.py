@@ -24,7 +24,7 @@ def writing(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BadInput(f"store {root} cannot be written: {error.strerror}") from error
+        raise BadInput(f"store {root} cannot be written: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Claims:
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "claims"
+        self._ahead: dict[tuple[Path, float], float] = {}
 
     def take(self, key: str, work: str) -> "Claim | None":
         """None if a living process has it. BadInput if the store cannot be written."""
@@ -111,6 +112,14 @@ class Claims:
         found = {path.stem: self._sign(path) for path in sorted(self.folder.glob("*.json"))}
         return {key: sign for key, sign in found.items() if sign is not None}
 
+    def forget_lost(self) -> None:
+        """Take back what the dead gave: whoever goes on with their work gives a sign of its own."""
+        if any(sign.lost for sign in self.signs().values()):
+            with self._alone():
+                for key, sign in self.signs().items():
+                    if sign.lost:
+                        self._path(key).unlink(missing_ok=True)
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         with writing(self.folder.parent):
@@ -126,7 +135,11 @@ class Claims:
             fields, touched = json.loads(path.read_text()), path.stat().st_mtime
         except (OSError, json.JSONDecodeError):
             return None
-        return Sign(**fields, seen=max(time.time() - touched, 0.0))
+        seen = time.time() - touched
+        if seen < 0:  # a clock was put back, or is another machine's: since we first saw it so
+            now = time.monotonic()
+            seen = now - self._ahead.setdefault((path, touched), now)
+        return Sign(**fields, seen=seen)
 
 
 @dataclass

@@ -29,4 +29,4 @@ def writing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BadInput(f"{what} cannot be written: {error.strerror}") from error
+        raise BadInput(f"{what} cannot be written: {error.strerror or error}") from error

@@ -21,7 +21,7 @@ from benchbench.datasets import packed
 from benchbench.keys import first_key, key_of, snapshot_key
 from benchbench.machine import Machine
 from benchbench.readout import check_task, resolve_readout
-from benchbench.record import Record, Status, file_stem, read_record
+from benchbench.record import Record, Status, file_stem
 from benchbench.spelling import spell
 from benchbench.store import Store
 from benchbench.suite import Cell, Method, Sees, Shift, Stage, Suite
@@ -224,6 +224,12 @@ class Plan:
         links = self.links(cell)
         return links[-1].key if links else self._first_key(cell.method.encoder, cell.seed)
 
+    @property
+    def _groups(self) -> tuple[str, ...]:
+        """What a record names of groups, which no training reads."""
+        assert self.pack.groups is not None, "the names are of something"
+        return (str(self.pack.groups.dtype), *self.pack.group_names)
+
     @cached_property
     def cell_id(self) -> Callable[[Cell], str]:
         """The key of all that a cell's record says."""
@@ -246,6 +252,7 @@ class Plan:
                     "protocol": self.suite.protocol,
                     "data": self.pack.fingerprint,
                     "metric": self.pack.metric,
+                    **({"groups": self._groups} if self.pack.group_names else {}),
                     **({"draw": cell.draw} if cell.draw else {}),
                     **({"snapshots": snapshots} if snapshots else {}),
                 }
@@ -261,6 +268,10 @@ class Plan:
         """What is known of the cell from an earlier run."""
         return self.store.record(self.suite.name, self.stem(cell))
 
+    def records(self) -> list[Record | None]:
+        """The same of every cell."""
+        return self.store.every_record(self.suite.name, map(self.stem, self.cells))
+
     def status(self, cell: Cell) -> Status | None:
         """What became of the cell in an earlier run, without reading all of its record."""
         return self.store.status(self.suite.name, self.stem(cell))
@@ -270,18 +281,16 @@ class Plan:
 
         Such a record is stale.
         """
-        paths: dict[str, list[Path]] = {}
-        there: set[str] = set()
-        for path in sorted(self.store.records(self.suite.name).glob("*.json")):
-            there.add(path.stem)
-            paths.setdefault(path.stem.rpartition("--")[0], []).append(path)
+        there = self.store.stems(self.suite.name)
+        missing = [cell for cell in self.cells if self.stem(cell) not in there]
+        stems: dict[str, list[str]] = {}
+        for stem in sorted(there) if missing else ():
+            stems.setdefault(stem.rpartition("--")[0], []).append(stem)
         found = {}
-        for cell in self.cells:
-            stem = self.stem(cell)
-            if stem in there:
-                continue
+        for cell in missing:
             mine = (cell.method.name, str(cell.shift), cell.draw, "scored")
-            older = map(read_record, paths.get(stem.rpartition("--")[0], ()))
+            named = stems.get(self.stem(cell).rpartition("--")[0], ())
+            older = [r for stem in named if (r := self.store.record(self.suite.name, stem))]
             for record in sorted(older, key=lambda r: r.started):
                 if (record.method, record.shift, record.draw, record.status) == mine:
                     found[cell] = record

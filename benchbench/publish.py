@@ -91,9 +91,9 @@ def publish(plan: Plan, suite_text: str, folder: Path) -> Source:
             place(records / record.file_name, record.text().encode())
             if (theirs / beside).exists():
                 place(records / beside, (theirs / beside).read_bytes())
-        for path in [*records.iterdir()]:
-            method = json.loads(path.with_suffix(".json").read_text())["method"]
-            if path.name not in mine and method not in sent:
+        for path in sorted(records.glob("*.json")):
+            if path.name not in mine and json.loads(path.read_text())["method"] not in sent:
+                path.with_suffix(".safetensors").unlink(missing_ok=True)
                 path.unlink()
         place(folder / NAME, truth_of(plan, source).content())
         place(folder / STALE, told(source.stale))

@@ -1,14 +1,15 @@
 """What one cell measured, and all that is needed to measure it again: one JSON file."""
 
+import gc
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from benchbench.terms import BadInput, Optimizer, Precision
 
@@ -255,7 +256,9 @@ class Environment(Part):
     packages: dict[str, str]
 
 
-class Record(Part):
+class Measured(Part):
+    """What differs between the records of a suite."""
+
     schema_version: Literal[1]
     cell_id: str
     suite: str
@@ -264,9 +267,6 @@ class Record(Part):
     shift: str
     status: Status
     reason: str | None
-    spec: Spec
-    plugins: tuple[PluginSpec, ...]
-    data: Data
     seeds: Seeds
     selection: Selection | None
     scores: tuple[Score, ...]
@@ -276,6 +276,12 @@ class Record(Part):
     snapshots: tuple[Snapshot, ...] = ()
     artifacts: Artifacts | None
     cost: Cost | None
+
+
+class Record(Measured):
+    spec: Spec
+    plugins: tuple[PluginSpec, ...]
+    data: Data
     environment: Environment
 
     @property
@@ -303,6 +309,14 @@ class Record(Part):
         Ask scored records only.
         """
         return value_of(self.scores, role)
+
+
+LINE, END = b'\n "', b"\n}\n"  # how a field of a record as `text` writes it begins; how all ends
+COMMON: dict[bytes, TypeAdapter[Any]] = {  # what records of a suite have in common
+    name.encode(): TypeAdapter(annotation)
+    for name, annotation in get_type_hints(Record).items()
+    if name not in Measured.model_fields and name in Record.model_fields
+}
 
 
 def value_of(scores: Sequence[Score], role: Literal["source", "target"]) -> float | None:
@@ -339,7 +353,7 @@ def read_status(path: str) -> Status | None:
     file of another form is read as a whole, with BadInput as of `read_record`.
     """
     try:
-        with Path(path).open("rb", buffering=0) as file:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a Path takes as long again)
             content = file.read()
     except FileNotFoundError:
         return None
@@ -347,7 +361,7 @@ def read_status(path: str) -> Status | None:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
     found = content.rfind(STATUS)
     told = content[found + len(STATUS) :].partition(b'"')[0] if found >= 0 else b""
-    said = STATUSES.get(told) if content.endswith(b"\n}\n") else None
+    said = STATUSES.get(told) if content.endswith(END) else None
     return said or read_record(Path(path)).status
 
 
@@ -365,4 +379,45 @@ def read_strictly(path: Path, validate: Callable[[bytes], Told], fault: str) -> 
 
 def read_records(folder: Path) -> list[Record]:
     """Every record of a folder, ordered by file name."""
-    return [read_record(path) for path in sorted(folder.glob("*.json"))]
+    return read_many(sorted(folder.glob("*.json")))
+
+
+def read_many(paths: Iterable[Path]) -> list[Record]:
+    """As `read_record`; of what one record says as another did there is one copy.
+
+    Meanwhile no garbage is looked for: all that is made stays.
+    """
+    parts: dict[tuple[bytes, bytes], Any] = {}
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return [_read_sharing(path, parts) or read_record(path) for path in paths]
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _read_sharing(path: Path, parts: dict[tuple[bytes, bytes], Any]) -> Record | None:
+    """A record as `Record.text` writes it; None where the file is of another form, or no record."""
+    try:
+        content = path.read_bytes()
+        if not (content.startswith(b"{" + LINE) and content.endswith(END)):
+            return None
+        own: list[bytes] = []
+        shared: dict[str, Any] = {}
+        for line in content.removesuffix(END).split(LINE)[1:]:
+            name, _, value = line.removesuffix(b",").partition(b'": ')
+            if name not in COMMON:
+                own.append(LINE + line)
+                continue
+            if (name, value) not in parts:
+                parts[name, value] = COMMON[name].validate_json(value)
+            if name.decode() in shared or not line.endswith(b","):
+                return None
+            shared[name.decode()] = parts[name, value]
+        if len(shared) < len(COMMON):
+            return None
+        rest = Measured.model_validate_json(b"".join((b"{", *own, b"}")))
+    except (OSError, ValueError):  # `read_record` tells of it
+        return None
+    return Record.model_construct(**vars(rest), **shared)

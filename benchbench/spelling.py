@@ -127,13 +127,11 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 
 def split_pipeline(text: str) -> list[str]:
     """The parts of ``a | b(key=value)``."""
-
-    def parts(node: ast.expr) -> list[ast.expr]:
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-            return [*parts(node.left), node.right]
-        return [node]
-
-    return [ast.unparse(node) for node in parts(_expression(text))]
+    node, parts = _expression(text), []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        parts.append(node.right)
+        node = node.left
+    return [_written(part) for part in (node, *reversed(parts))]
 
 
 def split_chain(text: str) -> list[str]:
@@ -142,8 +140,15 @@ def split_chain(text: str) -> list[str]:
         return []
     node = _expression(text)
     if isinstance(node, ast.Compare) and all(isinstance(op, ast.Gt) for op in node.ops):
-        return [ast.unparse(part) for part in (node.left, *node.comparators)]
-    return [ast.unparse(node)]
+        return [_written(part) for part in (node.left, *node.comparators)]
+    return [_written(node)]
+
+
+def _written(node: ast.expr) -> str:
+    try:
+        return ast.unparse(node)
+    except RecursionError:
+        raise BadInput("expected names such as name(key=value), but got one in another") from None
 
 
 def _expression(text: str) -> ast.expr:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from itertools import permutations, product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -337,15 +338,12 @@ def _fields(name: str, below: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]
     Its own keys come before those of the other suite, key by key in [stage]; its methods after.
     """
     where, text = _placed(name)
-    try:
-        fields = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{where} is not TOML: {error}") from None
+    fields = toml_of(text, where)
     if (other := fields.pop("extends", None)) is None:
         return where, fields
     if not isinstance(other, str) or "name" not in fields:
         raise BadInput(f"{where}: extends is the name of a suite, and needs a name beside it")
-    if not (SHIPPED / f"{other}.toml").is_file():
+    if not _is_file(SHIPPED / f"{other}.toml"):
         other = str((Path(name).parent / other).resolve())
     if other in below:
         raise BadInput(f"{where} extends itself")
@@ -363,6 +361,16 @@ def _fields(name: str, below: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]
     return where, both
 
 
+def toml_of(text: str, where: str) -> dict[str, Any]:
+    """BadInput if the text is not TOML, or tables lie in tables without end."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{where} is not TOML: {error}") from None
+    except RecursionError:
+        raise BadInput(f"{where} is not TOML that can be read: it is nested too deeply") from None
+
+
 def text_of(name: str) -> str:
     """The TOML of a shipped suite or a file; BadInput if there is none."""
     return _placed(name)[1]
@@ -370,16 +378,23 @@ def text_of(name: str) -> str:
 
 def _placed(name: str) -> tuple[str, str]:
     """Where a suite is, in words, and its text."""
-    if (shipped := SHIPPED / f"{name}.toml").is_file():
-        return f"suite {name}", shipped.read_text(encoding="utf-8")
     path = Path(name)
-    if not path.is_file():
+    if _is_file(shipped := SHIPPED / f"{name}.toml"):
+        return f"suite {name}", shipped.read_text(encoding="utf-8")
+    if not _is_file(path):
         known = (path.name.removesuffix(".toml") for path in map(Path, _shipped_files()))
         raise BadInput(f"no suite or file {name!r}; of shipped suites {instead(path.stem, known)}")
     try:
         return name, path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{name} cannot be read: {error}") from None
+
+
+def _is_file(place: Path | Traversable) -> bool:
+    try:
+        return place.is_file()
+    except (OSError, ValueError):  # of a name that no file can have
+        return False
 
 
 def _shipped_files() -> list[str]:

@@ -98,7 +98,8 @@ def test_numbers_are_learned_and_scored(tmp_path, chain):
     assert source.value > 0.6  # bars of three heights, seen by a head on few features
     assert [group.group for group in target.groups] == ["one", "other"]
     assert target.value == min(group.value for group in target.groups)
-    assert "Worst group pearson" in render(board(Source("numbers", expected_of([record]), (record,))))
+    made = board(Source("numbers", expected_of([record]), (record,)))
+    assert "Worst group pearson" in render(made)
 
 
 @pytest.mark.gpu

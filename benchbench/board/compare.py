@@ -12,7 +12,7 @@ from benchbench.board import inert
 from benchbench.board.sources import Source
 from benchbench.board.statistics import Comparison
 from benchbench.board.table import Entry, board
-from benchbench.board.text import said
+from benchbench.board.text import said, tenths
 from benchbench.spelling import instead
 from benchbench.terms import BadInput
 
@@ -35,7 +35,7 @@ def compared(source: Source, one: str, other: str, as_json: bool) -> str:
             )
     if one == other:
         raise BadInput(f"{one!r} is compared with itself")
-    lines = lines_of(source, one, other)
+    lines, by_row = lines_of(source, one, other), board(source).by_row
     if as_json:
         fields = [
             {
@@ -52,7 +52,7 @@ def compared(source: Source, one: str, other: str, as_json: bool) -> str:
     shown = [[inert.markdown(cell) for cell in cells] for cells in (head, *body)]
     align = ["left"] + ["right"] * 5
     text = tabulate(shown[1:], shown[0], tablefmt="github", disable_numparse=True, colalign=align)
-    return f"{text}\n\n{verdict(lines[-1], one, other)}\n"
+    return f"{text}\n\n{verdict(lines[-1], one, other, by_row=by_row)}\n"
 
 
 def lines_of(source: Source, one: str, other: str) -> list[Line]:
@@ -87,15 +87,16 @@ def figures(told: Comparison | None) -> list[str]:
         return ["–"] * 3
     known = told.low is not None and told.high is not None
     between = f"{told.low:+.1f} … {told.high:+.1f}" if known else "–"
-    return [f"{told.difference:+.1f}", between, "–" if told.p is None else f"{told.p:.2g}"]
+    return [tenths(told.difference, "+"), between, "–" if told.p is None else f"{told.p:.2g}"]
 
 
-def verdict(line: Line, one: str, other: str) -> str:
+def verdict(line: Line, one: str, other: str, *, by_row: bool) -> str:
     """In words, and what the test is."""
     told = line.comparison
     test = (
-        "Paired over training seeds and test rows; the shifts are taken as they are. The 95 % "
-        "interval and p are of Student's t with Welch and Satterthwaite's degrees of freedom."
+        f"Paired over training seeds{' and test rows' if by_row else ''}; the shifts are taken as "
+        "they are. The 95 % interval and p are of Student's t with Welch and Satterthwaite's "
+        "degrees of freedom."
     )
     if told is None:
         return f"Not compared over all shifts: one of the two is not complete. {test}"

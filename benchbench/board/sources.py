@@ -1,7 +1,7 @@
 """What a board is made of: records, and what is known beside them."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from benchbench.board.truth import NAME, Truth
 from benchbench.record import Part, Record, read_records, read_strictly
+from benchbench.spelling import instead
 from benchbench.suite import Cell, Suite, toml_of
 from benchbench.terms import BadInput, Rule
 
@@ -107,6 +108,9 @@ def expected_of(records: Iterable[Record]) -> Expected:
 
 def read_folder(folder: Path) -> tuple[Suite, list[Record], list[Cell]]:
     """What a folder with ``suite.toml`` and ``records/`` holds, and what its suite asks for."""
+    for name in ("suite.toml", "records"):
+        if not (folder / name).exists():
+            raise BadInput(f"{folder} is no published board: it has no {name}")
     suite, records = Suite.read(str(folder / "suite.toml")), read_records(folder / "records")
     data = [record.data for record in records]
     found = sorted({domain for d in data for domain in (*d.sources, *d.targets)})
@@ -127,7 +131,7 @@ def of_folder(folder: Path) -> Source:
         Truth.read(folder / NAME) if (folder / NAME).exists() else None,
         lambda record: read_predictions(folder / "records" / record.file_name),
         levels,
-        read_reported(folder / REPORTED),
+        read_reported(folder / REPORTED, expected.shifts),
         read_if_there(folder / CURVES, LOSSES),
         read_connectivity(folder / CONNECTIVITY),
     )
@@ -144,20 +148,31 @@ def read_predictions(record: Path) -> Predictions:
         raise BadInput(f"{path} does not hold predictions: {error}") from None
 
 
-def read_reported(path: Path) -> tuple[Reported, ...]:
-    """What papers say, of a TOML file; nothing if there is none."""
+def read_reported(path: Path, shifts: Sequence[str]) -> tuple[Reported, ...]:
+    """What papers say of a board's shifts, of a TOML file; nothing if there is none."""
     if not path.exists():
         return ()
     try:
         fields = toml_of(path.read_text(encoding="utf-8"), str(path))
         text = json.dumps(fields, default=str)
-        return REPORTS.validate_json(text, strict=True).get("reported", ())
+        every = REPORTS.validate_json(text, strict=True).get("reported", ())
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise BadInput(f"{path}: {place}: {first['msg']}") from None
+    for told in every:
+        for shift, value in told.values.items():
+            if shift not in shifts:
+                raise BadInput(
+                    f"{path}: the board has no shift {shift!r}; {instead(shift, shifts)}"
+                )
+            if not 0 <= value <= 100:
+                raise BadInput(
+                    f"{path}: {told.method} has {value} on {shift}, which is no percentage"
+                )
+    return every
 
 
 def read_connectivity(path: Path) -> tuple[Connected, ...]:

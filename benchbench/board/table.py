@@ -96,6 +96,7 @@ class Board:
     rows: tuple[Row, ...]
     columns: tuple[str, ...]  # of diagnostics
     metric: str
+    by_row: bool  # whether tests and intervals know which test rows are right, beside seeds
 
     @property
     def shifts(self) -> tuple[str, ...]:
@@ -127,7 +128,8 @@ def board(source: Source, columns: Sequence[str] = ()) -> Board:
     rows = ranked(compared(drafts, source.expected.baseline))
     rows += [row_of_report(told, source.expected.shifts) for told in source.reported]
     metric = next((record.data.metric for record in source.records), "accuracy")
-    return Board(source, tuple(sorted(rows, key=place_of)), tuple(columns), metric)
+    by_row = any(one.results.strata for one in drafts if one.results)
+    return Board(source, tuple(sorted(rows, key=place_of)), tuple(columns), metric, by_row)
 
 
 def place_of(row: Row) -> tuple[int, bool, bool, float]:

@@ -133,7 +133,7 @@ def rule_table(board: Board) -> Lines | None:
             told = [row.by_rule.get(rule) for rule in board.rules]
             line = [row.method, *("–" if v is None else f"{v:.1f}" for v in told)]
             gap = row.oracle_gap
-            body.append([(text, False) for text in (*line, "–" if gap is None else f"{gap:.1f}")])
+            body.append([(text, False) for text in (*line, "–" if gap is None else tenths(gap))])
     return head, body, 1
 
 
@@ -197,7 +197,12 @@ def difference(row: Row) -> str:
     if row.against is None:
         return "–"
     sure = row.against.p is not None and row.against.p < 0.05
-    return f"{row.against.difference:+.1f}" + ("*" if sure else "")
+    return tenths(row.against.difference, "+") + ("*" if sure else "")
+
+
+def tenths(points: float, sign: str = "") -> str:
+    """Of which nothing is 0.0, and never −0.0."""
+    return f"{round(points, 1) + 0.0:{sign if round(points, 1) else ''}.1f}"
 
 
 def counted(count: int | None) -> str:
@@ -321,21 +326,23 @@ def legend(board: Board) -> str:
 
 def meanings(board: Board) -> list[str]:
     seeds = len(board.source.expected.seeds)
+    over = "seeds and test rows" if board.by_row else "seeds"
     lines = [
         f"{board.metric.replace('_', ' ').capitalize()} in percent on test rows of the target "
-        f"domain, mean ± sd over training seeds ({seeds}); *95 %*: interval of the mean over seeds "
-        "and test rows; *source*: on test rows of the source domain; *images*: rows drawn in "
-        "training; *s*: seconds of one cell with all of its stages."
+        f"domain, mean ± sd over training seeds ({seeds}); *95 %*: interval of the mean over "
+        f"{over}; *source*: on test rows of the source domain; *images*: rows drawn in training; "
+        "*s*: seconds of one cell with all of its stages."
     ]
     if board.compares:
         lines[0] += (
             f" *vs {inert.markdown(board.compares)}*: difference of means, with a star where a "
-            "paired test over seeds and test rows has p < 0.05."
+            f"paired test over {over} has p < 0.05."
         )
     if board.ranked:
         lines.append(
-            "*rank*: the ranks that cannot be ruled out, and a letter; methods of one letter "
-            "cannot be told from the first of them (paired tests over seeds and test rows, "
+            "*rank*: the ranks that cannot be ruled out, by who is told better and who worse, and "
+            "a letter; methods of one letter cannot be told from the first of them, though perhaps "
+            f"from each other (paired tests over {over}, "
             "Holm's correction for all pairs, 5 %), and means of letter a are bold. *mean rank*: "
             "over shifts; *Borda*: methods left behind, summed over shifts; *IQM*: interquartile "
             "mean over shifts and seeds."
@@ -346,6 +353,12 @@ def meanings(board: Board) -> list[str]:
         lines.append(
             f"Ranked is what has all shifts and at least {LEAST_SEEDS} seeds. Not ranked: {named}."
         )
+        if any("undecided" in why for why in left.values()):
+            lines.append(
+                f"*undecided*: {rule_name(board.source.expected.rule)} has nothing to go by there. "
+                "Leave one out wants shifts of several sources; entropy, infomax, snd and bnm want "
+                "the readouts linear or head, of classes."
+            )
     if board.source.stale:
         whys = sorted(set(board.source.stale.values()))
         lines.append(
@@ -371,9 +384,8 @@ def provenance(board: Board) -> str:
     )
     return (
         f"Protocol {told(lambda r: r.protocol)}; data {told(lambda r: r.data.dataset)}, "
-        f"fingerprint {told(lambda r: r.data.fingerprint[:12])}; readouts' options by "
-        f"{told(lambda r: r.selection.rule if r.selection else 'none')}; "
-        f"precision {told(lambda r: r.spec.precision)}; "
+        f"fingerprint {told(lambda r: r.data.fingerprint[:12])}; what a readout leaves open is "
+        f"chosen on validation rows of the source; precision {told(lambda r: r.spec.precision)}; "
         f"{told(lambda r: r.environment.device)}, {told(lambda r: str(r.environment.threads))} "
         f"threads, torch {told(lambda r: r.environment.packages.get('torch', 'unknown'))}."
     )

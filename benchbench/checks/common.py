@@ -95,13 +95,18 @@ def travels(subject: Subject) -> None:
     """The factory can be pickled by its name: it runs in other processes, on other machines."""
     factory = subject.entry.factory
     try:
-        back = pickle.loads(pickle.dumps(factory))  # noqa: S301  our own bytes
+        back = pickled(factory)
     except Exception as error:
         raise Broken(
             f"it cannot be pickled ({told(error)}); define it at the top level of a module"
         ) from None
     if back is not factory and type(factory) is not type(back):
         raise Broken("pickling it gives another object; define it at the top level of a module")
+
+
+def pickled(value: Any) -> Any:
+    """What comes back, as from another process. The only place that unpickles anything."""
+    return pickle.loads(pickle.dumps(value))  # noqa: S301  what was pickled in the same line
 
 
 def builds(subject: Subject) -> None:

@@ -1,7 +1,6 @@
 """Checks of objectives."""
 
 import copy
-import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -391,7 +390,7 @@ def encoder_not_kept(subject: Subject) -> None:
 
 def copies(subject: Subject) -> None:
     """It can be copied and pickled, with its state."""
-    for what, twin in (("copy.deepcopy", copy.deepcopy), ("pickle", pickled)):
+    for what, twin in (("copy.deepcopy", copy.deepcopy), ("pickle", common.pickled)):
         encoder, objective = built(subject)
         batch = common.batch_for(objective)
         try:
@@ -400,10 +399,6 @@ def copies(subject: Subject) -> None:
             raise Broken(f"{what}: {told(error)}; keep no lambdas, open files or hooks") from None
         if not close(loss_of(encoder, objective, batch), loss_of(other_encoder, other, batch)):
             raise Broken(f"a copy by {what} has another loss")
-
-
-def pickled(value: Any) -> Any:
-    return pickle.loads(pickle.dumps(value))  # noqa: S301  our own bytes
 
 
 def two_processes(subject: Subject) -> None:

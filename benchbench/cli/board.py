@@ -42,8 +42,10 @@ def source_of(suite: str, rule: Rule | None, store: Path, data: Path, device: st
     from benchbench.publish import of_plan
 
     folder = Path(suite)
-    published = (folder / "records").is_dir()
-    source = of_folder(folder) if published else of_plan(make_plan(suite, store, data, device))
+    if folder.is_dir():
+        source = of_folder(folder)
+    else:
+        source = of_plan(make_plan(suite, store, data, device))
     return replace(source, expected=replace(source.expected, rule=rule)) if rule else source
 
 
@@ -98,7 +100,7 @@ def publish(suite: str, folder: Path | None, store: Path, data: Path, device: st
     from benchbench.publish import publish, regenerate
     from benchbench.suite import text_of
 
-    if (Path(suite) / "records").is_dir():
+    if Path(suite).is_dir():
         if folder is not None:
             raise BadInput(
                 f"{suite} is a published board; it is written again where it is: leave out --to"

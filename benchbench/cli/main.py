@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchbench import API, __version__
+from benchbench.board.inert import visible
 from benchbench.cli.advise import advise
 from benchbench.cli.bench import bench
 from benchbench.cli.board import compare, leaderboard, publish
@@ -61,11 +62,14 @@ class Main(click.Group):
                 )
                 return super().invoke(ctx)
         except BadInput as error:
-            click.echo(f"benchbench: {error}", err=True)
+            told = "\n".join(map(visible, str(error).split("\n")))  # of strangers' words, too
+            click.echo(f"benchbench: {told}", err=True)
             sys.exit(2)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             again = shlex.join(["benchbench", *sys.argv[1:]])
-            click.echo(f"\nStopped. What was finished is kept; go on with: {again}", err=True)
+            where = f" while {interrupt}" if interrupt.args else ""
+            said = f"\nStopped{where}. What was finished is kept; go on with: {again}"
+            click.echo(said, err=True)
             sys.exit(130)
 
 

@@ -1,10 +1,7 @@
 """Files that their authors publish at an address: fetched when asked, checked, gone on with."""
 
-import gzip
 import hashlib
 import shutil
-import tarfile
-import zipfile
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
@@ -12,6 +9,8 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from benchbench.contracts import Download
+from benchbench.data.archive import extract
+from benchbench.disk import writing
 from benchbench.terms import BadInput
 
 CHUNK = 1 << 20  # bytes
@@ -26,16 +25,17 @@ def download(item: Download, root: Path, report: Callable[[int, int], None]) -> 
     """
     target = root / item.path
     if not (target.is_file() and digest(target) == item.md5):
-        target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(target.name + ".part")
-        _fetch(item, target, partial, report)
-        if (found := digest(partial)) != item.md5:
-            partial.unlink()
-            raise BadInput(
-                f"{item.url} is not the published file: its md5 is {found}, not {item.md5}; "
-                f"{by_hand(item, target)}"
-            )
-        partial.replace(target)
+        with writing(f"data folder {root}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _fetch(item, target, partial, report)
+            if (found := digest(partial)) != item.md5:
+                partial.unlink()
+                raise BadInput(
+                    f"{item.url} is not the published file: its md5 is {found}, not {item.md5}; "
+                    f"{by_hand(item, target)}"
+                )
+            partial.replace(target)
     unpack(target, root / item.unpack if item.unpack is not None else None)
     return target
 
@@ -91,17 +91,9 @@ def unpack(archive: Path, folder: Path | None) -> None:
     try:
         shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
         scratch.mkdir(parents=True)
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as zipped:
-                zipped.extractall(scratch)  # noqa: S202  (zipfile leaves out .. and leading slashes)
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tarred:
-                tarred.extractall(scratch, filter="data")
-        else:
-            with gzip.open(archive) as zipped, (scratch / archive.stem).open("wb") as file:
-                shutil.copyfileobj(zipped, file)
+        extract(archive, scratch)
         move_into(folder, scratch)
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+    except OSError as error:
         raise BadInput(f"{archive} cannot be unpacked: {error}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -30,7 +30,7 @@ class Encoded:
 
     def __init__(self, place: Path, size: int, crop: float | None) -> None:
         self.content = np.memmap(place, np.uint8, "r")
-        self.starts = np.load(starts_of(place))
+        self.starts = np.load(starts_of(place), allow_pickle=False)
         self.size, self.crop = size, crop
 
     @property

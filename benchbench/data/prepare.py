@@ -139,8 +139,10 @@ def prepare(data: DomainData, store: Store, split_seed: int, report: Report) -> 
                 folder.mkdir(parents=True, exist_ok=True)
                 partial = place.with_suffix(f".{os.getpid()}.part")
                 try:
-                    with partial.open("wb") as file:
-                        np.save(file, data.inputs.numpy())
+                    pixels = np.ascontiguousarray(data.inputs.numpy())
+                    with partial.open("wb") as file:  # np.save says nothing of a full disk
+                        file.write(_header(pixels.dtype, pixels.shape))
+                        file.write(pixels.data)
                     partial.replace(place)
                 finally:
                     partial.unlink(missing_ok=True)
@@ -156,7 +158,8 @@ def opened(place: Path) -> Tensor | Encoded:
     if place.suffix == SUFFIX:
         note = json.loads(place.with_suffix(".json").read_text())
         return Encoded(place, note["size"], note["crop"])
-    return torch.from_numpy(np.load(place, mmap_mode="c"))  # torch wants no read-only memory
+    pixels = np.load(place, mmap_mode="c", allow_pickle=False)  # torch wants no read-only memory
+    return torch.from_numpy(pixels)
 
 
 def _opened(columns: Mapping[str, Tensor], note: Any, store: Store) -> Pack | None:
@@ -315,11 +318,12 @@ def listed(files: ImageFiles, folder: Path) -> Path:
 def alone(target: Path) -> Iterator[None]:
     """No other process decodes to ``target``; says so if it has to wait for one."""
     lock = FileLock(target.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        warnings.warn("another process prepares the same data; waiting for it", stacklevel=2)
-        lock.acquire()
+    with writing(target.parents[2]):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            warnings.warn("another process prepares the same data; waiting for it", stacklevel=2)
+            lock.acquire()
     try:
         yield
     finally:

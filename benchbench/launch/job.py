@@ -106,7 +106,7 @@ def work(job: Job, task: Task) -> Ended:
         return Ended(task.key, "scored")
     except BadInput as error:
         return Ended(task.key, "stop", str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin may exit, and means only itself
         return Ended(task.key, *ending(error), traceback.format_exc())
 
 
@@ -126,7 +126,7 @@ def attempt(
             return execute(cell, plan, watcher), None
         except BadInput:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin may exit, and means only itself
             record = describe(cell, plan, *ending(error))
             plan.store.write_record(record)
             return record, traceback.format_exc()
@@ -163,13 +163,13 @@ def check_same(plan: Plan, task: Task) -> None:
         )
 
 
-def ending(error: Exception) -> tuple[Status, str]:
+def ending(error: BaseException) -> tuple[Status, str]:
     """How a cell ended that has no score, and why in a line that names no user."""
     reason = f"{type(error).__name__}: {error}".partition("\n")[0]
     return failure(error), reason.replace(str(Path.home()), "~")
 
 
-def failure(error: Exception) -> Status:
+def failure(error: BaseException) -> Status:
     if isinstance(error, Diverged | FloatingPointError):
         return "diverged"
     words = str(error)  # on the CPU torch raises RuntimeError when memory runs out

@@ -16,6 +16,7 @@ import torch
 from benchbench.launch.children import (
     end_with_parent,
     how_it_died,
+    start_server,
     terminated_like_interrupted,
 )
 from benchbench.launch.job import Ended, Job, Task, attempt, work
@@ -84,10 +85,13 @@ class Processes:
         for worker in self.workers:
             worker.process.terminate()
         deadline = time.monotonic() + GRACE
-        for worker in self.workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            worker.process.kill()
-            worker.process.join()
+        try:
+            for worker in self.workers:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+        finally:  # also where a second interrupt ends the grace
+            for worker in self.workers:
+                worker.process.kill()
+                worker.process.join()
 
     @property
     def free(self) -> int:
@@ -126,6 +130,7 @@ class Worker:
     def hired(cls, job: Job) -> "Worker":
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
+        start_server()
         mine, its = context.Pipe()
         process = context.Process(target=serve, args=(its, job))
         process.start()

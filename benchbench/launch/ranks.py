@@ -19,6 +19,7 @@ from torch.multiprocessing.spawn import (
 from benchbench.launch.children import (
     end_with_parent,
     how_it_died,
+    start_server,
     terminated_like_interrupted,
 )
 from benchbench.plan import Link, Plan
@@ -55,6 +56,7 @@ def train_together(
     """
     if all(plan.trained(link) for link in links):
         return
+    start_server()
     with TemporaryDirectory() as folder:
         try:
             start_processes(

@@ -81,5 +81,5 @@ def poverty(root: Path, *, fold: str = "A", unlabelled: bool = True, size: int =
 
 def bands(path: Path) -> np.ndarray:
     """float32 [8, H, W], mostly in [0, 1]."""
-    with np.load(path) as file:
+    with np.load(path, allow_pickle=False) as file:
         return np.asarray(file["x"], np.float32) / 8 + 0.5

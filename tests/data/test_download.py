@@ -155,7 +155,7 @@ def test_an_archive_that_climbs_out_or_is_broken_is_refused(tmp_path):
         archive.addfile(entry, io.BytesIO(b"evil"))
     for content in (climbing.getvalue(), archives()["a.tar.gz"][:40], b"no archive"):
         (tmp_path / "a.tar").write_bytes(content)
-        with pytest.raises(BadInput, match=r"a.tar cannot be unpacked"):
+        with pytest.raises(BadInput, match=r"a.tar (cannot be|is not) unpacked"):
             download(Download("http://unasked", "a.tar", md5(content), "sets"), tmp_path, silent)
     assert not list(tmp_path.parent.glob("evil.txt")) and not list(tmp_path.glob("evil.txt"))
 

@@ -1,17 +1,25 @@
 """What writes files: each case finds its beginning in a folder, and leaves its end there."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import sklearn.cluster  # what a run imports late: now, and not in every fork
+import sklearn.metrics  # noqa: F401
 import torch
+import torch._dynamo
 from PIL import Image
 from tiny import SUITE, make_catalog, quiet, tiny
+from torch import nn
 
 import benchbench.publish
+from benchbench import Objective
 from benchbench.board.bundle import Credits, narrowed, opened, submission_of, write_bundle
 from benchbench.board.verify import Verdict, take_in
+from benchbench.catalog import Catalog, Entry, Plugin
 from benchbench.claims import Claims
 from benchbench.contracts import DomainData, Download, ImageFiles
 from benchbench.data import download as downloads
@@ -28,8 +36,47 @@ from benchbench.upkeep import clean
 
 KEY = "c" * 64
 QUICK = SUITE.replace("steps = 6", "steps = 2")
-CATALOG = make_catalog()  # once, before there are forks
 CREDITS = Credits(submitter="A. Person")
+
+
+class Faulty(Objective):
+    """Does something at its third step that no objective should."""
+
+    n_views = 1
+
+    def __init__(self, encoder, task, *, does="nothing"):
+        super().__init__()
+        self.does, self.steps = does, 0
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, encoder, batch):
+        self.steps += 1
+        if self.steps == 3:
+            self.misbehave(encoder)
+        return encoder(batch.views[0]).mean() * self.scale
+
+    def misbehave(self, encoder):
+        if self.does == "exits":
+            sys.exit(3)
+        if self.does == "takes all memory":
+            torch.ones(1 << 32)
+        if self.does == "takes all memory of Python":
+            bytearray(1 << 34)
+
+    def after_step(self, encoder):
+        if self.does == "ruins the encoder" and self.steps == 6:
+            for value in encoder.parameters():
+                value.data.fill_(torch.inf)
+
+
+def catalog() -> Catalog:
+    """With an objective that misbehaves."""
+    made, plugin = make_catalog(), Plugin("faulty", "tests", "0", "faulty", "digest of faulty")
+    mine = {("objective", "faulty"): Entry("objective", "faulty", Faulty, plugin)}
+    return replace(made, entries={**made.entries, **mine}, plugins=(*made.plugins, plugin))
+
+
+CATALOG = catalog()  # once, before there are forks
 
 
 class Silent:
@@ -91,12 +138,18 @@ def an_archive(done: Path, folder: Path) -> None:
 
 
 def a_bundle(done: Path, folder: Path) -> None:
-    submit(plan_in(done), folder / "x.tar")
+    submit(done, folder / "x.tar")
+    (folder / "board").mkdir()
+    (folder / "board" / "suite.toml").write_text(QUICK)
+
+
+def a_suite(done: Path, folder: Path) -> None:
+    (folder / "suite.toml").write_text(QUICK)
 
 
 def images(done: Path, folder: Path) -> None:
     (folder / "images").mkdir(parents=True)
-    for row, image in enumerate(tiny(None).inputs[:6]):
+    for row, image in enumerate(tiny(None).inputs[:4]):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{row}.png")
 
 
@@ -131,14 +184,14 @@ def import_(folder: Path) -> None:
     import_store(Store(folder / "store"), folder / "x.tar")
 
 
-def submit(plan: Plan, out: Path) -> None:
-    names = [method.name for method in plan.suite.methods()]
-    records = [plan.record(cell) for cell in plan.cells]
-    write_bundle(out, narrowed(plan.suite, names), records, plan.store, CREDITS)
+def submit(done: Path, out: Path) -> None:
+    suite, store = Suite.read(str(done / "suite.toml")), Store(done / "store")
+    names = [method.name for method in suite.methods()]
+    write_bundle(out, narrowed(suite, names), read_records(store.records("tiny")), store, CREDITS)
 
 
 def bundle(folder: Path) -> None:
-    submit(plan_in(folder), folder / "out.tar")
+    submit(folder, folder / "out.tar")
 
 
 def verify_into(folder: Path) -> None:
@@ -156,20 +209,22 @@ def publish_(folder: Path) -> None:
 
 
 def rows(folder: Path) -> DomainData:
-    """Six images that are files."""
+    """Four images that are files."""
     plain = in_memory(tiny(None))
-    files = ImageFiles(folder / "images", [f"{row}.png" for row in range(6)], 16)
-    columns = (plain.labels[:6], plain.domains[:6], plain.class_names, plain.domain_names)
-    return DomainData(files, *columns, plain.split[:6])
+    files = ImageFiles(folder / "images", [f"{row}.png" for row in range(4)], 16)
+    columns = (plain.labels[:4], plain.domains[:4], plain.class_names, plain.domain_names)
+    return DomainData(files, *columns, plain.split[:4])
 
 
 def prepare(folder: Path) -> None:
-    preparing.prepared({"dataset": "mine"}, lambda: tiny(None), Store(folder / "store"), 0, counted)
+    store = Store(folder / "store")
+    preparing.prepared({"dataset": "mine"}, lambda: tiny(None), store, 0, counted)
 
 
 def decode(folder: Path) -> None:
     preparing.BLOCK, preparing.SYNC_EVERY = 2, 0
-    preparing.prepared({"dataset": "mine"}, lambda: rows(folder), Store(folder / "store"), 0, counted)
+    store = Store(folder / "store")
+    preparing.prepared({"dataset": "mine"}, lambda: rows(folder), store, 0, counted)
 
 
 def keep_encoded(folder: Path) -> None:
@@ -200,6 +255,7 @@ BEGINNINGS: dict[str, Callable[[Path, Path], None]] = {
     "publish": a_run,
     "decode": images,
     "keep_encoded": images,
+    "run": a_suite,
 }
 WORK: dict[str, Callable[[Path], None]] = {
     "write_first": write,
@@ -226,4 +282,4 @@ def begun(name: str, folder: Path) -> None:
         BEGINNINGS[name](folder.parent / "done", folder)
 
 
-CASES = {**WORK, **{f"begin {name}": lambda folder, name=name: begun(name, folder) for name in WORK}}
+CASES = WORK | {f"begin {name}": partial(begun, name) for name in WORK}

@@ -29,9 +29,11 @@ class Warm:
             )
         assert self.process.stdout.readline() == "ready\n", log.read_text()
 
-    def run(self, case: str, folder: Path, at: int = 0, fault: str = "SIGKILL") -> int:
-        """How it ended; a number of ``at`` says at which call the fault is."""
-        self.process.stdin.write(json.dumps([case, str(folder), at, fault]) + "\n")
+    def run(
+        self, case: str, folder: Path, at: int = 0, fault: str = "SIGKILL", copies: int = 1
+    ) -> int:
+        """How it ended, 0 if all copies did; ``at`` is the call of the fault, or a limit."""
+        self.process.stdin.write(json.dumps([case, str(folder), at, fault, copies]) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
@@ -82,6 +84,7 @@ class Place:
 def place_of(warm):
     """Makes the place of a case, beside one in which a suite was run."""
     base = Path(tempfile.mkdtemp(prefix="faults-"))
+    base.chmod(0o755)  # some work there as another user
     (base / "done").mkdir()
     assert warm.run("run", base / "done") == 0, warm.log.read_text()
 

@@ -9,11 +9,13 @@ import errno
 import io
 import json
 import os
+import resource
 import signal
 import sys
 import tarfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +87,35 @@ class Points:
         return opening
 
 
+def nobody(user: int) -> None:
+    """Lose the right to write what is root's; as another user there is nothing to lose."""
+    if os.geteuid() == 0:
+        os.setuid(user)
+
+
+LIMITS: dict[str, Callable[[int], None]] = {
+    "FSIZE": lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    "AS": lambda most: resource.setrlimit(resource.RLIMIT_AS, (most, most)),
+    "NOBODY": nobody,
+}
+
+
 def attempted(case: Callable[[Path], object], folder: Path, at: int, fault: str) -> int:
     """The status with which a process ends that runs a case with a fault."""
     from benchbench.terms import BadInput
 
     points = Points(at, fault)
-    if at:
+    if fault in LIMITS:
+        LIMITS[fault](at)
+    elif at:
         points.watch()
     try:
         case(folder)
-        if at:
+        if at and fault == "SIGKILL":
             points()  # before every call and after the last is everywhere
     except BadInput as refusal:
-        print(refusal, file=sys.stderr, flush=True)
+        with suppress(OSError):  # the limit may be one of this, too
+            sys.stderr.write(f"{refusal}\n")
         return REFUSED
     except BaseException:
         traceback.print_exc()
@@ -105,16 +123,24 @@ def attempted(case: Callable[[Path], object], folder: Path, at: int, fault: str)
     return DONE
 
 
+def answer(said: object) -> None:
+    sys.stdout.write(f"{said}\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     from cases import CASES
 
-    print("ready", flush=True)
+    answer("ready")
     for line in sys.stdin:
-        name, folder, at, fault = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            os._exit(attempted(CASES[name], Path(folder), at, fault))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        name, folder, at, fault, copies = json.loads(line)
+        children = []
+        for _ in range(copies):
+            if (child := os.fork()) == 0:
+                os._exit(attempted(CASES[name], Path(folder), at, fault))
+            children.append(child)
+        ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        answer(next((status for status in ended if status), 0))
 
 
 if __name__ == "__main__":

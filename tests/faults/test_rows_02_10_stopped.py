@@ -1,0 +1,208 @@
+"""Rows 2 and 10: processes that are asked to stop, and plugins that go wrong as they are loaded."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cases import QUICK, Silent
+
+from benchbench.catalog import Catalog, Entry, Plugin
+from benchbench.claims import Claims
+from benchbench.launch.children import terminated_like_interrupted
+from benchbench.launch.local import run_cells
+from benchbench.terms import BadInput
+
+LONG = QUICK.replace("steps = 2", "steps = 100000").replace('"tiny"', '"digits"').replace(
+    "left > right", "scans > photos"
+)  # fmt: skip
+DEAF = """
+import time
+from multiprocessing import parent_process
+
+import torch
+from benchbench import Objective, hookimpl
+
+class Deaf(Objective):
+    n_views = 1
+
+    def __init__(self, encoder, task):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, encoder, batch):
+        if parent_process() is None:  # the command itself, which tries a step to know its memory
+            return encoder(batch.views[0]).mean() * self.scale
+        open("begun", "w").close()
+        while True:
+            try:
+                time.sleep(60)
+            except BaseException:
+                pass
+
+@hookimpl
+def benchbench_objectives():
+    return {"deaf": Deaf}
+"""
+PIPE = subprocess.PIPE
+
+
+def started(folder: Path, *words: str, text: str = LONG) -> subprocess.Popen:
+    (folder / "suite.toml").write_text(text)
+    command = [sys.executable, "-m", "benchbench", "run", "suite.toml", "--device", "cpu", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=PIPE, stderr=PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(there, child: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not there():
+        assert child.poll() is None and time.monotonic() < deadline, child.communicate()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_row_02_asked_to_stop_it_gives_back_its_claims_and_leaves_a_checkpoint(tmp_path, number):
+    store = tmp_path / ".benchbench"
+    with started(tmp_path, "--checkpoint-every", "0.1s") as child:
+        wait_for(lambda: [*store.glob("checkpoints/*.safetensors")], child)
+        child.send_signal(number)
+        err = child.communicate(timeout=60)[1]
+    assert child.returncode == 130, err
+    assert "Stopped. What was finished is kept; go on with: benchbench run" in err
+    assert "Traceback" not in err and Claims(store).signs() == {}
+    assert [*store.glob("checkpoints/*.safetensors")]
+
+
+@pytest.mark.xfail(strict=True, reason="the state of the last --checkpoint-every is what is left")
+def test_row_02_asked_to_stop_it_writes_a_checkpoint(plan_of, tmp_path):
+    plan = plan_of(QUICK.replace("steps = 2", "steps = 9"))
+
+    class Stopping(Silent):
+        def cell_starts(self, cell):
+            return lambda stage: (
+                lambda done, loss: os.kill(os.getpid(), signal.SIGTERM) if done == 3 else None
+            )
+
+    with pytest.raises(KeyboardInterrupt), terminated_like_interrupted():
+        run_cells(plan, plan.cells, Stopping())
+    assert [*(tmp_path / "store" / "checkpoints").glob("*.safetensors")]
+
+
+def test_row_02_an_interrupt_while_workers_start_prints_no_traceback(tmp_path):
+    with started(tmp_path, "--launch", "local:2") as child:
+        assert "to run on" in child.stderr.readline()
+        time.sleep(0.5)  # the server of which workers are forked imports torch
+        os.killpg(child.pid, signal.SIGINT)  # as a terminal's Ctrl-C
+        err = child.communicate(timeout=60)[1]
+    assert child.returncode == 130 and "Traceback" not in err, err
+
+
+@pytest.mark.slow
+def test_row_02_a_second_interrupt_ends_workers_that_do_not_stop(tmp_path):
+    (tmp_path / "deaf.py").write_text(DEAF)
+    text = LONG.replace('"simclr"', '"deaf"')
+    with started(tmp_path, "--launch", "local:1", "--plugin", "deaf.py", text=text) as child:
+        wait_for((tmp_path / "begun").exists, child)
+        child.send_signal(signal.SIGINT)
+        time.sleep(1)
+        began = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        child.communicate(timeout=60)
+    assert child.returncode == 130 and time.monotonic() - began < 6  # and not after the grace of 10
+
+
+BAD = {
+    "raises": "raise RuntimeError('at import')",
+    "exits": "import sys; sys.exit(3)",
+    "ends": "import os; os._exit(7)",
+    "crashes": "import ctypes; ctypes.string_at(0)",
+    "hangs": "import time; open('begun', 'w').close(); time.sleep(1000)",
+}
+
+
+def install(folder: Path, *names: str) -> dict[str, str]:
+    """Distributions as an installer leaves them; an environment that has them on its path."""
+    for name in names:
+        (folder / f"{name}_module.py").write_text(BAD[name] + "\n")
+        info = folder / f"{name}-1.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+        (info / "entry_points.txt").write_text(f"[benchbench]\n{name} = {name}_module\n")
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+LIST = [sys.executable, "-m", "benchbench", "list"]
+
+
+def test_row_10_plugins_that_raise_or_exit_are_named_and_the_others_are_there(tmp_path):
+    environment = install(tmp_path, "raises", "exits")
+    done = subprocess.run(LIST, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "simclr(" in done.stdout
+    assert "plugin raises (raises 1.5) was set aside: RuntimeError: at import" in done.stderr
+    assert "plugin exits (exits 1.5) was set aside: SystemExit: 3" in done.stderr
+
+
+def test_row_10_a_plugin_that_hangs_is_named_when_it_is_interrupted_and_can_be_left_out(tmp_path):
+    environment = install(tmp_path, "hangs")
+    with subprocess.Popen(
+        LIST, env=environment, cwd=tmp_path, stdout=PIPE, stderr=PIPE, text=True
+    ) as child:
+        wait_for((tmp_path / "begun").exists, child)
+        child.send_signal(signal.SIGINT)
+        err = child.communicate(timeout=60)[1]
+    assert child.returncode == 130
+    assert "Stopped while plugin hangs (hangs 1.5) was being loaded" in err
+    without = subprocess.run([*LIST, "--no-plugin", "hangs"], env=environment, capture_output=True)
+    assert without.returncode == 0, without.stderr
+
+
+@pytest.mark.xfail(strict=True, reason="plugins are imported in the process that uses them")
+@pytest.mark.parametrize("name", ["ends", "crashes"])
+def test_row_10_a_plugin_that_ends_the_interpreter_at_import_is_set_aside(tmp_path, name):
+    done = subprocess.run(LIST, env=install(tmp_path, name), capture_output=True, text=True)
+    assert done.returncode == 0 and f"plugin {name} (" in done.stderr
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(3), MemoryError()])
+def test_row_10_a_factory_that_raises_or_exits_is_named(error):
+    def factory(task):
+        raise error
+
+    plugin = Plugin("bad", "tests", "0", "bad", "digest")
+    entries = {("augmentation", "bad"): Entry("augmentation", "bad", factory, plugin)}
+    choice = Catalog(entries, (plugin,)).resolve("augmentation", "bad")
+    with pytest.raises(BadInput, match="augmentation bad cannot be built: "):
+        choice.build(None)
+
+
+CRASHING = (
+    DEAF.partition("        open")[0]
+    + """\
+        {}
+
+@hookimpl
+def benchbench_objectives():
+    return {{"deaf": Deaf}}
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["import os; os._exit(7)", "import ctypes; ctypes.string_at(0)"])
+def test_row_10_a_step_that_ends_its_process_fails_its_cell_alone_where_workers_run_it(
+    tmp_path, how
+):
+    """Where the command itself, which tries a first step of every kind, comes through that one."""
+    (tmp_path / "deaf.py").write_text(CRASHING.format(how))
+    text = LONG.replace("steps = 100000", "steps = 3") + '[[method]]\nchain = "deaf"\n'
+    with started(tmp_path, "--launch", "local:1", "--plugin", "deaf.py", text=text) as child:
+        out, err = child.communicate(timeout=300)
+    assert child.returncode == 1 and "| simclr" in out
+    assert "deaf · scans > photos · seed 0: failed: its process" in err and "3 times" in err
