@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -198,18 +198,19 @@ class Needs(Told):
     plugins: tuple[_Plugin, ...]
     environment: _Environment
 
-    def first_key(self, task: Task) -> str | None:
+    def first_key(self, task: Mapping[str, object], versions: Mapping[str, str]) -> str | None:
         """That of the encoder before any stage, as `Plan` makes it; None if its plugin is unnamed.
 
-        No record names it, though the features of a random encoder are under it.
+        No record names it, though the features of a random encoder are under it. ``versions`` are
+        today's, which stand for those that the record does not name.
         """
         used = f"encoder {self.spec.encoder.partition('(')[0]}"
         digest = next((p.digest for p in self.plugins if used in p.used), None)
         if digest is None:
             return None
-        versions = {n: self.environment.packages.get(n, v) for n, v in versions_of(task).items()}
+        versions = {n: self.environment.packages.get(n, v) for n, v in versions.items()}
         encoder = (self.spec.encoder, digest)
-        return first_key(encoder, asdict(task), self.seeds.train, self.protocol, versions)
+        return first_key(encoder, task, self.seeds.train, self.protocol, versions)
 
 
 def all_needs(store: Store) -> Iterator[Needs]:
@@ -255,7 +256,7 @@ def needed(store: Store) -> dict[str, Set[str]]:
     encoder before them, on its domains; and its diagnostics. An unfinished stage is needed where
     a record names a stage that is not here. A record without scores needs nothing.
     """
-    tasks = tasks_of(store)
+    tasks = {data: (asdict(task), versions_of(task)) for data, task in tasks_of(store).items()}
     stages: set[str] = set()
     snapshots: set[tuple[str, int]] = set()
     features: set[tuple[str, str, str]] = set()  # encoder, domain, data
@@ -266,7 +267,7 @@ def needed(store: Store) -> dict[str, Set[str]]:
         chain, data = one.artifacts.stages, one.data
         stages.update(chain)
         task = tasks.get(data.fingerprint)
-        first = one.first_key(task) if task else None
+        first = one.first_key(*task) if task else None
         encoders = [*chain, *([first] if first else [])]
         for snapshot in one.snapshots:
             snapshots.add((chain[-1], snapshot.step))

@@ -487,7 +487,7 @@ def test_whatever_lies_beside_records_is_read_or_refused(folder, content):
     for kind in (LEVEL_OF, WHY_STALE, LOSSES):
         with contextlib.suppress(BadInput):
             read_if_there(place, kind)
-    for read in (read_connectivity, read_reported, Truth.read):
+    for read in (read_connectivity, lambda path: read_reported(path, ["a > b"]), Truth.read):
         with contextlib.suppress(BadInput):
             read(place)
 

@@ -21,7 +21,8 @@ def visible(text: str) -> str:
 
 def markdown(text: str) -> str:
     """For a cell of a table: no markup, no HTML, no link."""
-    marked = re.sub(r"([\\`*{}\[\]#!|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", visible(text))
+    marks = r"([\\`*{}\[\]#!|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))"
+    marked = re.sub(marks, r"\\\1", visible(text))
     return marked.replace("&", "&amp;").replace("<", "&lt;").replace("://", ":&#47;/")
 
 

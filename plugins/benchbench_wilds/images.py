@@ -278,7 +278,8 @@ def domainnet(root: Path, *, sentry: bool = False, size: int = 224, seed: int = 
         split = with_val(split, labels, domains, seed)
         paths = [f"{top.name}/{path}" for path in data._input_image_paths]
         parts.append(Rows(paths, domains, split, labels))
-        names = [data._metadata_map["category"][code] for code in data.metadata_array[:, 1]]
+        codes = data.metadata_array[:, 1].tolist()
+        names = [data._metadata_map["category"][code] for code in codes]
         classes |= dict(zip(labels.tolist(), names, strict=True))
     return described(
         root,
