@@ -7,6 +7,9 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; before torch is loaded
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from tiny import make_catalog, make_plan
 
