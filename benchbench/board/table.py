@@ -142,7 +142,7 @@ def check_alike(records: Sequence[Record]) -> None:
     for what, values in (
         ("data", {record.data.fingerprint[:12] for record in records}),
         ("protocols", {record.protocol for record in records}),
-        ("precisions", {record.spec.precision for record in records}),
+        ("precisions", {record.spec.precision for record in records if record.spec.chain}),
     ):
         if len(values) > 1:
             raise BadInput(f"the records are of several {what}: {', '.join(sorted(values))}")
