@@ -13,18 +13,9 @@ from uuid import uuid4
 
 from filelock import FileLock
 
-from benchbench.terms import BadInput
+from benchbench.disk import writing
 
 BEAT_EVERY, LOST_AFTER, LOOK_EVERY = 5.0, 60.0, 0.5  # seconds
-
-
-@contextmanager
-def writing(root: Path) -> Iterator[None]:
-    """What the system says of a full or read-only disk, as BadInput."""
-    try:
-        yield
-    except OSError as error:
-        raise BadInput(f"store {root} cannot be written: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -122,7 +113,7 @@ class Claims:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        with writing(self.folder.parent):
+        with writing(f"store {self.folder.parent}"):
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / ".lock"):
                 yield

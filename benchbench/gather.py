@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from benchbench.claims import writing
+from benchbench.disk import writing
 from benchbench.record import Record
 from benchbench.store import Store
 from benchbench.terms import BadInput
@@ -41,7 +41,7 @@ def export_files(store: Store, archive: Path, files: Sequence[Path]) -> None:
     if not files:
         raise BadInput(f"store {store.root} has nothing to export yet")
     partial = archive.with_name(archive.name + ".part")
-    with writing(archive.parent):
+    with writing(f"store {archive.parent}"):
         try:
             with tarfile.open(partial, "w") as tar:
                 for path in files:

@@ -136,16 +136,13 @@ def contradictions(folder: Path) -> list[str]:
 def generated(folder: Path) -> dict[str, str]:
     """The files of a board that are a function of the others, by name."""
     made = board(of_folder(folder))
-    readme = folder / "README.md"
-    if readme.exists() and BELOW not in readme.read_text(encoding="utf-8"):
-        raise BadInput(
-            f"{readme} has no line {BELOW!r}, below which tables would be written; add it"
-        )
-    above = (
-        readme.read_text(encoding="utf-8").partition(BELOW)[0]
-        if readme.exists()
-        else (f"# {made.source.name}\n\n")
-    )
+    readme, above = folder / "README.md", f"# {made.source.name}\n\n"
+    if readme.exists():
+        above, mark, _ = readme.read_text(encoding="utf-8").partition(BELOW)
+        if not mark:
+            raise BadInput(
+                f"{readme} has no line {BELOW!r}, below which tables would be written; add it"
+            )
     named = Evidence.of(made).anchors
     cards = {
         f"cards/{named[row.group, row.method]}.md": card(made, row.method)

@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from benchbench.claims import Claims, writing
-from benchbench.disk import place
+from benchbench.claims import Claims
+from benchbench.disk import place, writing
 from benchbench.record import Record, Status, read_many, read_record, read_status
 from benchbench.terms import BadInput
 
@@ -49,7 +49,7 @@ class Store:
     def check(self, needed: int = 0) -> None:
         """BadInput if nothing can be written here, or fewer than ``needed`` bytes are free."""
         probe = self.root / f".probe-{uuid4().hex}"
-        with writing(self.root):
+        with writing(f"store {self.root}"):
             self.root.mkdir(parents=True, exist_ok=True)
             self._place(probe, b"benchbench")
             probe.unlink(missing_ok=True)
@@ -80,7 +80,7 @@ class Store:
     def write(self, kind: str, key: str, tensors: Mapping[str, Tensor], note: Any = None) -> str:
         """Keep tensors under the key; return their sha256."""
         said = header_of(tensors, json.dumps(note, allow_nan=False))
-        with writing(self.root):
+        with writing(f"store {self.root}"):
             self._place(self._path(kind, key), packed(tensors, said))
         return said["sha256"]
 
@@ -103,7 +103,7 @@ class Store:
         """Keep a file of another store under the key; False if it is damaged."""
         if artifact_of(content) is None:
             return False
-        with writing(self.root):
+        with writing(f"store {self.root}"):
             self._place(self._path(kind, key), content)
         return True
 
@@ -141,7 +141,7 @@ class Store:
         That is never replaced.
         """
         path = self.records(record.suite) / record.file_name
-        with writing(self.root):
+        with writing(f"store {self.root}"):
             if path.exists() and read_record(path).status == "scored":
                 return False
             if predictions is not None:

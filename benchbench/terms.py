@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 UNKNOWN = -1  # the label of a row whose class the method may not see, or nobody knows
 PADDING = -1  # the token that fills a text up to the length of the longest
@@ -24,6 +24,7 @@ Rule = Literal[  # of selection, by which the draws and snapshots of a method ar
     "rankme",
     "oracle",  # reads target labels, and is never ranked
 ]
+HONEST = tuple(rule for rule in get_args(Rule) if rule != "oracle")  # that read no target label
 
 
 class BadInput(Exception):

@@ -8,7 +8,7 @@ import torch
 from test_board import Silent
 from tiny import SUITE, make_plan
 
-from benchbench.board.selection import HONEST, RULES, chosen, held_out_of, states_of
+from benchbench.board.selection import RULES, chosen, held_out_of, states_of
 from benchbench.board.table import LEAST_SEEDS, board, by_place
 from benchbench.board.text import render
 from benchbench.data.pack import Pack
@@ -17,7 +17,7 @@ from benchbench.publish import of_plan
 from benchbench.record import Snapshot, Validators, prediction_name
 from benchbench.store import Store
 from benchbench.suite import Suite
-from benchbench.terms import BadInput
+from benchbench.terms import HONEST, BadInput
 
 TUNED = SUITE.replace('["left > right"]', '["left > right", "left + odd > right"]').replace(
     'precision = "fp32"',

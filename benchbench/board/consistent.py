@@ -144,7 +144,7 @@ def _cells(submission: Submission, board: Board) -> Iterator[str]:
     found: dict[Key, str] = {}
     belongs = {SUITE}
     for name, record in submission.records.items():
-        key, cell = _key_of(record), _told(record)
+        key, cell = _key_of(record), record.cell
         if name != f"records/{record.file_name}":
             yield f"{name} is of {cell}, and should be named {record.file_name}"
         if key not in wanted:
@@ -157,11 +157,6 @@ def _cells(submission: Submission, board: Board) -> Iterator[str]:
         yield f"there is no record of {cell_asked}"
     for name in sorted(submission.manifest.files.keys() - belongs):
         yield f"{name} belongs to no record"
-
-
-def _told(record: Record) -> str:
-    drawn = f" · draw {record.draw}" if record.draw else ""
-    return f"{record.method} · {record.shift} · seed {record.seeds.train}{drawn}"
 
 
 def _beside(name: str, record: Record) -> Iterator[str]:

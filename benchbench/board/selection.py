@@ -10,7 +10,6 @@ from benchbench.suite import split_shift
 from benchbench.terms import Rule
 
 RULES: tuple[Rule, ...] = get_args(Rule)
-HONEST = tuple(rule for rule in RULES if rule != "oracle")  # those that read no target label
 Place = tuple[str, str, int]  # method, shift, training seed
 HeldOut = Callable[[int, int | None], float | None]  # of a draw and step: leave-one-out accuracy
 

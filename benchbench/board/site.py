@@ -25,10 +25,8 @@ from benchbench.board.table import (
     Board,
     Group,
     Row,
-    by_place,
     diagnosed,
     percents,
-    picks,
     seconds_of,
     state_of,
 )
@@ -109,18 +107,10 @@ class Evidence:
 
     @classmethod
     def of(cls, board: Board) -> "Evidence":
-        source = board.source
-        places = by_place(source.records)
         records: dict[str, list[Record]] = defaultdict(list)
-        for place in sorted(places):
-            records[place[0]] += places[place]
-        return cls(
-            board,
-            places,
-            records,
-            {m: picks(places, m, source.expected, source.expected.rule) for m in records},
-            anchors(board.rows),
-        )
+        for place in sorted(board.places):
+            records[place[0]] += board.places[place]
+        return cls(board, board.places, records, board.picked, anchors(board.rows))
 
     @property
     def source(self) -> Source:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from statistics import mean
 from typing import Literal
@@ -97,6 +98,16 @@ class Board:
     columns: tuple[str, ...]  # of diagnostics
     metric: str
     by_row: bool  # whether tests and intervals know which test rows are right, beside seeds
+
+    @cached_property
+    def places(self) -> dict[Place, list[Record]]:
+        return by_place(self.source.records)
+
+    @cached_property
+    def picked(self) -> dict[str, dict[tuple[str, int], State | None]]:
+        """What the rule chose, by method."""
+        expected, methods = self.source.expected, dict.fromkeys(name for name, _, _ in self.places)
+        return {m: picks(self.places, m, expected, expected.rule) for m in methods}
 
     @property
     def shifts(self) -> tuple[str, ...]:

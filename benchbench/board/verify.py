@@ -7,21 +7,18 @@ Labels of test rows are public, so only those two tell anything of predictions t
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from uuid import uuid4
 
 from benchbench.board import sources
 from benchbench.board.bundle import MANIFEST, NAMESPACE, SIGNATURE, Submission, ssh_keygen
 from benchbench.board.consistent import Board, Finding, inconsistencies
 from benchbench.board.sources import LEVEL_OF, Checked, read_if_there
-from benchbench.disk import place
+from benchbench.disk import place, place_new
 from benchbench.record import read_records
 from benchbench.terms import BadInput
 
@@ -148,7 +145,7 @@ def take_in(submission: Submission, verdict: Verdict, folder: Path) -> int:
         records.mkdir(parents=True, exist_ok=True)
         for name in sorted(new, key=lambda name: name.endswith(".json")):  # predictions first
             path = folder / name
-            _place(path, _content(submission, name))
+            place_new(path, _content(submission, name))
             placed.append(path)
         _note_levels(submission, verdict, folder / sources.LEVELS)
     except OSError as error:
@@ -178,20 +175,6 @@ def _content(submission: Submission, name: str) -> bytes:
     """Of a record what was read of it, whatever else its file may hold."""
     record = submission.records.get(name)
     return record.text().encode() if record else submission.bundle.read(name)
-
-
-def _place(path: Path, content: bytes) -> None:
-    """Write beside, flush, link: complete or not at all, and never in place of another file."""
-    partial = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        path.hardlink_to(partial)
-    finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
 
 
 def _note_levels(submission: Submission, verdict: Verdict, path: Path) -> None:

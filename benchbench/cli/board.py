@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,14 +15,12 @@ from benchbench.cli.options import (
     plugin_options,
     store_option,
 )
-from benchbench.terms import BadInput, Rule
+from benchbench.terms import HONEST, BadInput, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchbench.board.sources import Source
-
-RULES = [rule for rule in get_args(Rule) if rule != "oracle"]
 
 
 def board_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -31,7 +29,7 @@ def board_options(command: Callable[..., None]) -> Callable[..., None]:
         command = option(command)
     rule = click.option(
         "--rule",
-        type=click.Choice(RULES),
+        type=click.Choice(HONEST),
         help="The rule of selection that counts. Default: what the suite says, or source_val.",
     )
     return plugin_options(rule(command))

@@ -248,14 +248,15 @@ def status(suite: str, store: Path, data: Path, device: str, only: str) -> None:
     plan = make_plan(suite, store, data, device)
     cells = chosen_cells(plan, only)
     older = plan.older_records()
-    states = [
-        plan.status(cell) or ("stale, to run again" if cell in older else "to run")
-        for cell in cells
-    ]
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items()))
+    known = [plan.status(cell) for cell in cells]
+    states = Counter(
+        state or ("stale, to run again" if cell in older else "to run")
+        for cell, state in zip(cells, known, strict=True)
+    )
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     click.echo(f"{plan.suite.name}: {len(cells)} cells: {counts}")
-    for cell, state in zip(cells, states, strict=True):
-        if state != "scored" and (record := plan.record(cell)):
+    for cell, state in zip(cells, known, strict=True):
+        if state not in (None, "scored") and (record := plan.record(cell)):
             click.echo(f"  {cell}: {record.status}: {record.reason}")
     for sign in plan.store.claims.signs().values():
         click.echo(f"  {told_of(sign)}")

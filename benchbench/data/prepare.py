@@ -26,11 +26,11 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from benchbench import disk
-from benchbench.claims import writing
 from benchbench.contracts import DomainData, ImageFiles
 from benchbench.data.encoded import SUFFIX, Encoded, starts_of
 from benchbench.data.images import pixels_of, read_image
 from benchbench.data.pack import Pack, digest_of, pack_of
+from benchbench.disk import writing
 from benchbench.keys import key_of
 from benchbench.store import Store, enough_space
 from benchbench.terms import BadInput
@@ -135,7 +135,7 @@ def prepare(data: DomainData, store: Store, split_seed: int, report: Report) -> 
         digest = digest_of(data.inputs)
         place = folder / f"{digest[:32]}.npy"
         if not place.exists():
-            with writing(store.root):
+            with writing(f"store {store.root}"):
                 folder.mkdir(parents=True, exist_ok=True)
                 partial = place.with_suffix(f".{os.getpid()}.part")
                 try:
@@ -210,7 +210,7 @@ def decoded(files: ImageFiles, folder: Path, report: Report) -> tuple[Path, str]
     target = listed(files, folder)
     note = target.with_suffix(".json")
     if (found := _found(note)) is None:
-        with writing(folder.parents[1]):
+        with writing(f"store {folder.parents[1]}"):
             folder.mkdir(parents=True, exist_ok=True)
         with alone(target):
             if (found := _found(note)) is None:
@@ -264,7 +264,11 @@ def _keep(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
             return content, None
 
     try:
-        with writing(store), partial.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with (
+            writing(f"store {store}"),
+            partial.open("wb") as file,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
             for start in range(0, len(files), BLOCK):
                 end = min(start + BLOCK, len(files))
                 for content, pixels in pool.map(read, range(start, end)):
@@ -276,7 +280,7 @@ def _keep(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
         told(broken)
         starts = io.BytesIO()
         np.save(starts, np.cumsum(sizes))
-        with writing(store):
+        with writing(f"store {store}"):
             disk.place(starts_of(place), starts.getvalue())
             partial.replace(place)
             _say(note, SUFFIX, digest.hexdigest(), files)
@@ -318,7 +322,7 @@ def listed(files: ImageFiles, folder: Path) -> Path:
 def alone(target: Path) -> Iterator[None]:
     """No other process decodes to ``target``; says so if it has to wait for one."""
     lock = FileLock(target.with_suffix(".lock"))
-    with writing(target.parents[2]):
+    with writing(f"store {target.parents[2]}"):
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -379,13 +383,13 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
             waiting = 0
 
     try:
-        with writing(store):
+        with writing(f"store {store}"):
             done = _rows_in(partial, progress, len(head), prod(shape) * kind.itemsize)
             if not done:
                 progress.unlink(missing_ok=True)  # it may be of a file that is gone
                 enough_space(store, bytes_of(files))
         with (
-            writing(store),
+            writing(f"store {store}"),
             partial.open("r+b" if done else "w+b") as file,
             ThreadPoolExecutor(os.cpu_count()) as decoders,
             ThreadPoolExecutor(1) as keeper,
@@ -408,7 +412,7 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
             if keeping is not None:
                 keeping.result()
         told(broken)
-        with writing(store):
+        with writing(f"store {store}"):
             partial.replace(target)
             _say(note, target.suffix, digest.hexdigest(), files)
             progress.unlink(missing_ok=True)
