@@ -123,7 +123,7 @@ def crowded(template: Record, said=plain) -> Source:
 
         def scores(name):
             return tuple(
-                score.model_copy(update={"domain": d, "accuracy": value})
+                score.model_copy(update={"domain": d, "accuracy": value, "value": value})
                 for score, d, value in zip(
                     template.scores, (source, target), (0.9, right[name]), strict=True
                 )
@@ -591,7 +591,7 @@ def many(template: Record, folder: Path) -> None:
             "data": fields["data"] | {"sources": [source], "targets": [target]},
             "artifacts": fields["artifacts"] | {"stages": stages},
             "scores": [
-                score | {"domain": domain, "accuracy": value}
+                score | {"domain": domain, "accuracy": value, "value": value}
                 for score, domain, value in zip(
                     fields["scores"], (source, target), (0.9, float(right.mean())), strict=True
                 )
