@@ -20,6 +20,7 @@ from benchbench.contracts import Objective, Supervised
 from benchbench.data.pack import Pack
 from benchbench.diagnose.geometry import Side, diagnose, diagnostics_key
 from benchbench.features import Features, extract
+from benchbench.interrupts import held_back
 from benchbench.keys import features_key
 from benchbench.plan import Link, Plan, build_encoder, build_views, stage_seed
 from benchbench.readout import Fitted, head, known, probe, resolve_readout
@@ -193,7 +194,10 @@ def trained(
                 if objective.begins != "fresh":
                     objective.begin(first_head(cell, link, encoder, objective, before, plan))
                 watch = told_to(claim, watcher(link.stage), link.stage.budget.steps)
-                digest, note = train_stage(cell, link, encoder, objective, plan, watch)
+                with held_back() as stopping:
+                    digest, note = train_stage(
+                        cell, link, encoder, objective, plan, watch, stopping
+                    )
                 cost = StageCost(**stage_cost(note), reused=False)
         costs.append(cost)
     return encoder, objective, digest, tuple(costs)
@@ -250,9 +254,15 @@ def first_head(
 
 
 def train_stage(
-    cell: Cell, link: Link, encoder: nn.Module, objective: Objective, plan: Plan, watch: Watch
+    cell: Cell,
+    link: Link,
+    encoder: nn.Module,
+    objective: Objective,
+    plan: Plan,
+    watch: Watch,
+    stopping: Callable[[], bool],
 ) -> tuple[str, dict[str, Any]]:
-    """Train, from where a killed run left off, and keep the result: its sha256, and a note."""
+    """Train, from where a stopped run left off, and keep the result: its sha256, and a note."""
     store = plan.store
     if no_end := store.read("diverged", link.key):
         raise Diverged(no_end.note)
@@ -280,7 +290,8 @@ def train_stage(
             pauses={step: partial(keep_snapshot, step) for step in link.snapshots},
             checkpoints=Checkpoints(
                 lambda state: store.write("checkpoints", link.key, state, {"seconds": spent()}),
-                every=plan.checkpoint_every,
+                plan.checkpoint_every,
+                stopping,
             ),
             resume=part.tensors if part else None,
         )

@@ -42,10 +42,11 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where the loop leaves its state, at most once in ``every`` seconds."""
+    """Where the loop leaves its state: once in ``every`` seconds at most, and when it stops."""
 
     save: Callable[[dict[str, Tensor]], object]
     every: float
+    stopping: Callable[[], bool] = lambda: False  # asked after each step
 
 
 def train(
@@ -70,7 +71,7 @@ def train(
     decayed. ``pauses`` are called after so many steps. ``resume`` is a state that ``checkpoints``
     saved: going on from it gives, bit for bit, what an uninterrupted run gives. In a group of
     processes (torch.distributed) each calls it with the same, and ends where one process would.
-    Raises Diverged.
+    Raises Diverged, and KeyboardInterrupt where ``checkpoints`` say that it has to stop.
     """
     encoder.train(objective.encoder_lr > 0)  # a frozen encoder keeps its statistics too
     objective.train()
@@ -112,10 +113,14 @@ def train(
             if done in pauses:
                 check_finite(losses[:done])
                 pauses[done]()
-            if checkpoints and time.monotonic() - saved > checkpoints.every and done < budget.steps:
-                check_finite(losses[:done])
-                checkpoints.save(state(encoder, objective, optimizer, losses, done))
-                saved = time.monotonic()
+            if checkpoints and done < budget.steps:
+                stops = checkpoints.stopping()
+                if stops or time.monotonic() - saved > checkpoints.every:
+                    check_finite(losses[:done])
+                    checkpoints.save(state(encoder, objective, optimizer, losses, done))
+                    saved = time.monotonic()
+                if stops:
+                    raise KeyboardInterrupt
             ended("other")
     return losses.tolist()
 

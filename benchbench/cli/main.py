@@ -182,7 +182,7 @@ def run(
     from benchbench.board.table import board
     from benchbench.board.text import render
     from benchbench.estimate import Calibration, total
-    from benchbench.launch.children import terminated_like_interrupted
+    from benchbench.interrupts import raised_by
     from benchbench.launch.engines import engine_of, processes_here, run_on
     from benchbench.progress import Counting, Progress
     from benchbench.publish import of_plan
@@ -225,7 +225,7 @@ def run(
         f"{plan.machine.precision}; store {store}; the data's licence: {plan.pack.licence}",
         err=True,
     )
-    with terminated_like_interrupted(), Progress(len(to_do)) as progress:
+    with raised_by(), Progress(len(to_do)) as progress:
         run_on(engine, job, plan, to_do, progress)
     source = of_plan(plan)
     click.echo(render(board(source)), nl=False)

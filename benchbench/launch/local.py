@@ -13,12 +13,8 @@ from typing import Protocol, Self
 
 import torch
 
-from benchbench.launch.children import (
-    end_with_parent,
-    how_it_died,
-    start_server,
-    terminated_like_interrupted,
-)
+from benchbench.interrupts import raised_by
+from benchbench.launch.children import end_with_parent, how_it_died, start_server
 from benchbench.launch.job import Ended, Job, Task, attempt, work
 from benchbench.launch.ranks import Together, alone
 from benchbench.machine import keep_freed_memory
@@ -142,6 +138,6 @@ def serve(line: Connection, job: Job) -> None:
     """Work until told to stop, or until whoever tells is gone."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal; the head stops its workers
-    with suppress(KeyboardInterrupt), terminated_like_interrupted():
+    with suppress(KeyboardInterrupt), raised_by():
         while True:
             line.send(work(job, line.recv()))

@@ -16,12 +16,8 @@ from torch.multiprocessing.spawn import (
     start_processes,
 )
 
-from benchbench.launch.children import (
-    end_with_parent,
-    how_it_died,
-    start_server,
-    terminated_like_interrupted,
-)
+from benchbench.interrupts import raised_by
+from benchbench.launch.children import end_with_parent, how_it_died, start_server
 from benchbench.plan import Link, Plan
 from benchbench.run import silent, trained
 from benchbench.suite import Cell
@@ -99,7 +95,7 @@ def one_rank(
         timeout=PATIENCE,
     )
     try:
-        with terminated_like_interrupted():
+        with raised_by():
             plan = make_plan(job, rank)
             trained(cell, plan.links(cell)[:depth], plan, silent)
     except Exception as error:

@@ -1,11 +1,13 @@
 """On a Slurm cluster, through submitit: an array job for the tasks that are ready."""
 
 import math
+import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any, Self
 
+from benchbench.interrupts import raised_by
 from benchbench.launch.job import Ended, Job, Task, work
 from benchbench.launch.resources import Resources, Rules
 from benchbench.terms import BadInput
@@ -25,10 +27,21 @@ class Work:
     """What a job of the array runs; preempted or out of time, it is put in the queue again."""
 
     def __call__(self, job: Job, task: Task) -> Ended:
-        return work(job, task)
+        """Slurm's signal stops the work as Ctrl-C would; then submitit does what it does."""
+        import submitit
+
+        number = signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"]
+        requeue = signal.getsignal(number)
+        try:
+            with raised_by(number):
+                return work(job, task)
+        except KeyboardInterrupt:
+            if callable(requeue):
+                requeue(number, None)
+            raise
 
     def checkpoint(self, job: Job, task: Task) -> Any:
-        """Asked for by submitit. The stage itself goes on from its last checkpoint."""
+        """Asked for by submitit. The stage goes on from the checkpoint that was left."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, job, task)

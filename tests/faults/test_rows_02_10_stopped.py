@@ -1,6 +1,7 @@
 """Rows 2 and 10: processes that are asked to stop, and plugins that go wrong as they are loaded."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,14 @@ from pathlib import Path
 import pytest
 from cases import QUICK, Silent
 
-from benchbench.catalog import Catalog, Entry, Plugin
+from benchbench import interrupts
+from benchbench.catalog import Catalog, Entry, Plugin, Wanted
 from benchbench.claims import Claims
-from benchbench.launch.children import terminated_like_interrupted
+from benchbench.interrupts import raised_by
+from benchbench.launch import job as jobs
+from benchbench.launch.job import Job, Task
 from benchbench.launch.local import run_cells
+from benchbench.launch.slurm import Work
 from benchbench.terms import BadInput
 
 LONG = QUICK.replace("steps = 2", "steps = 100000").replace('"tiny"', '"digits"').replace(
@@ -80,19 +85,106 @@ def test_row_02_asked_to_stop_it_gives_back_its_claims_and_leaves_a_checkpoint(t
     assert [*store.glob("checkpoints/*.safetensors")]
 
 
-@pytest.mark.xfail(strict=True, reason="the state of the last --checkpoint-every is what is left")
-def test_row_02_asked_to_stop_it_writes_a_checkpoint(plan_of, tmp_path):
-    plan = plan_of(QUICK.replace("steps = 2", "steps = 9"))
+NINE = QUICK.replace("steps = 2", "steps = 9")
 
-    class Stopping(Silent):
-        def cell_starts(self, cell):
-            return lambda stage: (
-                lambda done, loss: os.kill(os.getpid(), signal.SIGTERM) if done == 3 else None
-            )
 
-    with pytest.raises(KeyboardInterrupt), terminated_like_interrupted():
-        run_cells(plan, plan.cells, Stopping())
-    assert [*(tmp_path / "store" / "checkpoints").glob("*.safetensors")]
+class Stopping(Silent):
+    """Sends signals to this process at some step, and notes which steps there were."""
+
+    def __init__(self, at: int, *numbers: int) -> None:
+        self.at, self.numbers, self.steps = at, numbers, []
+
+    def cell_starts(self, cell):
+        return lambda stage: self.step
+
+    def step(self, done, loss):
+        self.steps.append(done)
+        for number in self.numbers if done == self.at else ():
+            os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("at", [3, 9])
+def test_row_02_asked_to_stop_it_keeps_every_step_that_was_done(plan_of, tmp_path, number, at):
+    plan, before = plan_of(NINE), signal.getsignal(number)
+    stopped = Stopping(at, number)
+    with pytest.raises(KeyboardInterrupt), raised_by():
+        run_cells(plan, plan.cells, stopped)
+    assert stopped.steps == [*range(1, at + 1)] and signal.getsignal(number) is before
+    kept = {
+        kind: [*(tmp_path / "store" / kind).glob("*.safetensors")]
+        for kind in ("checkpoints", "stages")
+    }
+    assert [len(kept["checkpoints"]), len(kept["stages"])] == ([1, 0] if at < 9 else [0, 1])
+    again = Stopping(0)
+    (record,) = run_cells(plan, plan.cells, again)
+    assert again.steps == [*range(at + 1, 10)]
+    shutil.rmtree(tmp_path / "store")
+    (undisturbed,) = run_cells(plan_of(NINE), plan.cells, Silent())
+    assert record.artifacts == undisturbed.artifacts and record.scores == undisturbed.scores
+
+
+def test_row_02_asked_twice_it_does_not_wait_for_a_checkpoint(plan_of, tmp_path):
+    plan = plan_of(NINE)
+    with pytest.raises(KeyboardInterrupt), raised_by():
+        run_cells(plan, plan.cells, Stopping(3, signal.SIGTERM, signal.SIGINT))
+    assert not [*(tmp_path / "store" / "checkpoints").glob("*")]
+    assert Claims(tmp_path / "store").signs() == {}
+
+
+def test_row_02_a_step_that_does_not_end_is_not_waited_for(plan_of, tmp_path, monkeypatch):
+    plan = plan_of(NINE)
+    monkeypatch.setattr(interrupts, "GRACE", 0.2)
+
+    class Hanging(Stopping):
+        def step(self, done, loss):
+            super().step(done, loss)
+            if done == 3:
+                time.sleep(600)
+
+    with pytest.raises(KeyboardInterrupt), raised_by():
+        run_cells(plan, plan.cells, Hanging(3, signal.SIGTERM))
+    assert not [*(tmp_path / "store" / "checkpoints").glob("*")]
+
+
+def test_row_02_what_goes_wrong_as_it_stops_does_not_keep_it_going(plan_of):
+    plan = plan_of(NINE)
+
+    class Wrong(Stopping):
+        def step(self, done, loss):
+            super().step(done, loss)
+            if done == 3:
+                raise RuntimeError("as it stops")
+
+    with pytest.raises(KeyboardInterrupt), raised_by():
+        run_cells(plan, plan.cells, Wrong(3, signal.SIGTERM))
+
+
+def test_row_02_slurm_puts_a_job_in_the_queue_again_with_its_checkpoint(
+    plan_of, tmp_path, monkeypatch
+):
+    """As submitit has it: its handler asks for the job to be requeued, and exits."""
+    pytest.importorskip("submitit")
+    plan, (cell,) = plan_of(NINE), plan_of(NINE).cells
+    audience, heard = Stopping(3, signal.SIGUSR2), []
+    monkeypatch.setattr(jobs, "plan_of", lambda job: plan)
+    monkeypatch.setattr(jobs, "silent", audience.cell_starts(cell))
+    job = Job(plan.suite, Wanted(), tmp_path, tmp_path / "store", "cpu")
+
+    def requeue(number, frame):
+        heard.append(number)
+        raise SystemExit(-1)
+
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        with pytest.raises(SystemExit):
+            Work()(job, Task(cell, None, plan.cell_id(cell)))
+        assert signal.getsignal(signal.SIGUSR2) is requeue
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert heard == [signal.SIGUSR2] and audience.steps == [1, 2, 3]
+    assert plan.record(cell) is None and Claims(tmp_path / "store").signs() == {}
+    assert len([*(tmp_path / "store" / "checkpoints").glob("*.safetensors")]) == 1
 
 
 def test_row_02_an_interrupt_while_workers_start_prints_no_traceback(tmp_path):
