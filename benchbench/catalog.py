@@ -34,6 +34,7 @@ from benchbench.spelling import (
     split_pipeline,
 )
 from benchbench.terms import BadInput
+from benchbench.trial import what_ends
 
 if TYPE_CHECKING:
     from benchbench.contracts import Between, Published
@@ -255,13 +256,19 @@ class Loader:
     def catalog(self) -> Catalog:
         """Of plugins that share a name, and of those that offer the same, none is taken."""
         offers: list[Entry] = []
-        for plugin, get in self.found:
-            rivals = [other for other, _ in self.found if other.name == plugin.name]
-            with self._guarded(plugin):
-                if len(rivals) > 1:
-                    origins = " and ".join(f"{r.distribution} {r.version}" for r in rivals)
-                    raise Refused(f"{origins} both claim the plugin name {plugin.name!r}")
-                offers += self._offers(plugin, get())
+        first_party = [one for one in self.found if one[0].distribution == DISTRIBUTION]
+        others = [one for one in self.found if one not in first_party]
+        for found in (first_party, others):  # what ours import, others need not import again
+            ends = self._tried(found) if found is others else {}
+            for plugin, get in found:
+                rivals = [other for other, _ in self.found if other.name == plugin.name]
+                with self._guarded(plugin):
+                    if len(rivals) > 1:
+                        origins = " and ".join(f"{r.distribution} {r.version}" for r in rivals)
+                        raise Refused(f"{origins} both claim the plugin name {plugin.name!r}")
+                    if plugin in ends:
+                        raise Refused(f"a process that loads it {ends[plugin]}")
+                    offers += self._offers(plugin, get())
         for entry in offers:
             for rival in offers:
                 if rival.plugin != entry.plugin and (rival.kind, rival.name) == (
@@ -280,6 +287,17 @@ class Loader:
         asides = tuple(sorted(reasons.values(), key=lambda aside: str(aside.plugin)))
         entries = {(entry.kind, entry.name): entry for entry in kept}
         return Catalog(entries, plugins, asides, self.failures)
+
+    def _tried(self, found: Sequence[tuple[Plugin, Callable[[], object]]]) -> dict[Plugin, str]:
+        """Which of them would end this process, or never return, and how."""
+        works = [lambda p=p, get=get: self._offers(p, get()) for p, get in found]
+        turns: list[int] = []
+        try:
+            ends = what_ends(works, turns.append)
+        except KeyboardInterrupt:
+            plugin, _ = found[turns[-1]]
+            raise KeyboardInterrupt(f"plugin {plugin} was being loaded") from None
+        return {found[number][0]: how for number, how in ends.items()}
 
     @contextmanager
     def _guarded(self, plugin: Plugin) -> Iterator[None]:

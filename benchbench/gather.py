@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from benchbench.disk import writing
-from benchbench.record import Record
+from benchbench.record import record_of
 from benchbench.store import Store
 from benchbench.terms import BadInput
 
@@ -97,9 +97,10 @@ def take(
             taken.refused += (f"{name} is damaged",)
     elif RECORD.fullmatch(name):
         try:
-            record = Record.model_validate_json(content_of(tar, members[name]))
-        except ValidationError as error:
-            taken.refused += (f"{name} is no record: {error.errors()[0]['msg']}",)
+            record = record_of(content_of(tar, members[name]))
+        except ValueError as error:
+            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            taken.refused += (f"{name} is no record: {why}",)
             return
         place = PurePosixPath(name)
         beside = place.with_suffix(".safetensors").as_posix()

@@ -1,6 +1,7 @@
 """What one cell measured, and all that is needed to measure it again: one JSON file."""
 
 import gc
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -289,8 +290,10 @@ class Record(Measured):
         return file_stem(self.method, self.shift, self.seeds.train, self.cell_id) + ".json"
 
     def text(self) -> str:
+        """JSON whose first field is the sha256 of all that comes after it."""
         fields = self.model_dump(mode="json")
-        return json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        body = json.dumps(fields, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"
+        return (SEAL + _sha256(body) + SEALED + body[1:]).decode()
 
     @property
     def cell(self) -> str:
@@ -312,6 +315,7 @@ class Record(Measured):
 
 
 LINE, END = b'\n "', b"\n}\n"  # how a field of a record as `text` writes it begins; how all ends
+SEAL, SEALED = b'{\n "sha256": "', b'",'  # before and after that of all other fields
 COMMON: dict[bytes, TypeAdapter[Any]] = {  # what records of a suite have in common
     name.encode(): TypeAdapter(annotation)
     for name, annotation in get_type_hints(Record).items()
@@ -341,9 +345,32 @@ def _in_names(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")[:80]
 
 
+def record_of(content: bytes) -> Record:
+    """ValueError if this is no record, or not as it was written."""
+    return Record.model_validate_json(unsealed(content))
+
+
+def unsealed(content: bytes) -> bytes:
+    """A record's fields but for the sha256 of the others. ValueError if that is of something else.
+
+    Records that are older than 2026-12 have none.
+    """
+    if not content.startswith(SEAL):
+        return content
+    said, _, rest = content.removeprefix(SEAL).partition(SEALED)
+    body = b"{" + rest
+    if _sha256(body) != said:
+        raise ValueError("it was changed after it was written")
+    return body
+
+
+def _sha256(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
 def read_record(path: Path) -> Record:
     """BadInput if the file is no record, or says something a record cannot say."""
-    return read_strictly(path, Record.model_validate_json, "is not a record")
+    return read_strictly(path, record_of, "is not a record")
 
 
 def read_status(path: str) -> Status | None:
@@ -373,6 +400,8 @@ def read_strictly(path: Path, validate: Callable[[bytes], Told], fault: str) -> 
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise BadInput(f"{path} {fault}: {place}: {first['msg']}") from None
+    except ValueError as error:
+        raise BadInput(f"{path} {fault}: {error}") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
 
@@ -400,7 +429,7 @@ def read_many(paths: Iterable[Path]) -> list[Record]:
 def _read_sharing(path: Path, parts: dict[tuple[bytes, bytes], Any]) -> Record | None:
     """A record as `Record.text` writes it; None where the file is of another form, or no record."""
     try:
-        content = path.read_bytes()
+        content = unsealed(path.read_bytes())
         if not (content.startswith(b"{" + LINE) and content.endswith(END)):
             return None
         own: list[bytes] = []

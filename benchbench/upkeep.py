@@ -16,7 +16,7 @@ from benchbench.data.prepare import opened, pixels_in
 from benchbench.diagnose.geometry import diagnostics_key
 from benchbench.keys import features_key, first_key, snapshot_key
 from benchbench.plan import Plan, versions_of
-from benchbench.record import read_record
+from benchbench.record import read_record, unsealed
 from benchbench.store import Store, artifact_of
 from benchbench.suite import Cell
 from benchbench.terms import BadInput
@@ -221,11 +221,11 @@ def all_needs(store: Store) -> Iterator[Needs]:
                 continue
             try:
                 content = Path(entry).read_bytes()
-                yield Needs.model_validate_json(content)
-            except ValidationError as error:
-                said = error.errors()[0]
+                yield Needs.model_validate_json(unsealed(content))
+            except ValueError as error:
+                why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
                 raise BadInput(
-                    f"{entry.path} is not a record: {said['msg']}; what it needs is unknown, and "
+                    f"{entry.path} is not a record: {why}; what it needs is unknown, and "
                     "nothing is removed"
                 ) from None
             except OSError as error:

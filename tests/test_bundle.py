@@ -43,6 +43,7 @@ from benchbench.board.bundle import (
 )
 from benchbench.cli import main
 from benchbench.cli.submit import recorded
+from benchbench.record import unsealed
 from benchbench.suite import Suite
 from benchbench.terms import BadInput
 
@@ -308,8 +309,9 @@ def spelled(old: bytes, new: bytes, which: str = "record"):
 
     def make(files):
         name = record_name(files) if which == "record" else which
-        assert old in files[name]
-        return hashed({**files, name: files[name].replace(old, new, 1)})
+        content = unsealed(files[name])
+        assert old in content
+        return hashed({**files, name: content.replace(old, new, 1)})
 
     return make
 
@@ -342,6 +344,10 @@ TEXTS = {
     "a number for a text": (text_in("method", 7), "method: Input should be a valid string"),
     "an unknown field": (text_in("trusted", "yes"), "trusted: Extra inputs are not permitted"),
     "a missing field": (spelled(b'"protocol"', b'"protocoll"'), "protocol: Field required"),
+    "a record that was changed": (
+        lambda f: hashed({**f, record_name(f): f[record_name(f)].replace(b": 4,", b": 5,", 1)}),
+        "it was changed after it was written",
+    ),
     "another schema": (text_in("schema_version", 2), "schema_version: Input should be 1"),
     "a script in a name": (text_in("method", "<script>alert(1)</script>"), "method has markup"),
     "an image in a name": (text_in("shift", "<img src=x onerror=y>"), "shift has markup"),

@@ -1,5 +1,6 @@
 """Cells from start to end."""
 
+import hashlib
 import json
 import shutil
 import signal
@@ -303,7 +304,11 @@ def test_a_record_refuses_what_a_record_cannot_say(plan_of):
     plan = plan_of(SUITE)
     run_all(plan)
     (path,) = plan.store.records("tiny").glob("*.json")
-    fields = json.loads(path.read_text())
+    text = path.read_text()
+    fields = json.loads(text)
+    assert (
+        fields.pop("sha256") == hashlib.sha256(("{" + text.partition('",')[2]).encode()).hexdigest()
+    )
     for change in (
         {"unknown": 1},
         {"status": "fine"},
@@ -316,6 +321,11 @@ def test_a_record_refuses_what_a_record_cannot_say(plan_of):
             read_record(path)
     path.write_text(json.dumps(fields)[:-5])
     with pytest.raises(BadInput, match="is not a record"):
+        read_record(path)
+    path.write_text(json.dumps(fields))  # as it was before records had a sha256
+    assert read_record(path).text() == text
+    path.write_text(text.replace('"train": 0', '"train": 1'))
+    with pytest.raises(BadInput, match="is not a record: it was changed after it was written"):
         read_record(path)
 
 
@@ -344,7 +354,7 @@ def test_a_record_is_read_with_diagnostics_and_as_older_ones_without(plan_of):
     path = plan.store.records("tiny") / record.file_name
     assert read_record(path).diagnostics == record.diagnostics != Diagnostics()
     fields = json.loads(path.read_text())
-    del fields["diagnostics"], fields["cost"]["diagnose_seconds"]
+    del fields["diagnostics"], fields["cost"]["diagnose_seconds"], fields["sha256"]
     path.write_text(json.dumps(fields))
     old = read_record(path)
     assert old.diagnostics is None and old.schema_version == record.schema_version

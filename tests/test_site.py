@@ -48,6 +48,7 @@ from benchbench.record import (
     Validators,
     prediction_name,
     read_record,
+    record_of,
 )
 from benchbench.suite import conditions_of
 from benchbench.terms import BadInput
@@ -599,7 +600,7 @@ def many(template: Record, folder: Path) -> None:
         }
         place = folder / "records" / f"{n}-{source}-{target}-{seed}.json"
         place.write_text(json.dumps(fields))
-        predictions = Record.model_validate_json(place.read_bytes()).file_name
+        predictions = record_of(place.read_bytes()).file_name
         place = place.rename(folder / "records" / predictions)
         place.with_suffix(".safetensors").write_bytes(safetensors.numpy.save({target: predicted}))
     truth = Truth(fields["data"]["fingerprint"], "accuracy", tuple("0123456789"), (), labels, {})

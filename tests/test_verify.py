@@ -51,7 +51,7 @@ from benchbench.cli import main
 from benchbench.cli.submit import recorded
 from benchbench.keys import snapshot_key
 from benchbench.launch.again import compared, interval, plan_for, reprobed, reproduced, stray
-from benchbench.record import Record, read_records
+from benchbench.record import read_records, record_of
 from benchbench.terms import BadInput
 
 OTHER = "0" * 64
@@ -179,6 +179,7 @@ def copied_seed(files):
     """What seed 1 gave, said to be of seed 0, in all that is compared."""
     one, other = (json.loads(files[record_name(files, seed=seed)]) for seed in (1, 0))
     copy = {**one, "seeds": other["seeds"], "cell_id": other["cell_id"]}
+    del copy["sha256"]
     copy["artifacts"] = {
         **one["artifacts"],
         "stages": other["artifacts"]["stages"],
@@ -489,7 +490,7 @@ def forged(honest, change, seeds=(0, 1)) -> bytes:
     for seed in seeds:
         files = with_predictions(files, change, seed=seed)
         name = record_name(files, seed=seed)
-        record = Record.model_validate_json(files[name])
+        record = record_of(files[name])
         scores = rescored(record, load(files[predictions_of(name)]), honest.board.truth)
         said = [score.model_dump(mode="json") for score in scores]
         files = with_record(files, lambda r, said=said: r.update(scores=said), seed=seed)

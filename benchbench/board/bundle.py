@@ -14,7 +14,7 @@ import re
 import subprocess
 import tarfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -26,7 +26,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from benchbench.keys import snapshot_key
-from benchbench.record import Part, Record
+from benchbench.record import Part, Record, record_of
 from benchbench.spelling import instead
 from benchbench.store import Store, packed
 from benchbench.suite import MethodTable, Suite
@@ -79,7 +79,7 @@ SIZES = {
 OF_PREDICTIONS = {"I32": np.dtype("<i4"), "F32": np.dtype("<f4")}
 
 SHA256 = r"^[0-9a-f]{64}$"
-Told = TypeVar("Told", bound=BaseModel)
+Told = TypeVar("Told")
 
 
 class Malformed(BadInput):
@@ -294,29 +294,31 @@ def submission_of(bundle: Bundle) -> Submission:
         if name not in bundle.places:
             raise Malformed(f"it has no {name}")
     names = sorted(bundle.places.keys() - {MANIFEST, SIGNATURE, SUITE})
-    records = {n: _read(bundle, n, Record) for n in names if n.endswith(".json")}
+    records = {n: _read(bundle, n, record_of) for n in names if n.endswith(".json")}
     tensors = {n: tensors_of(bundle, n) for n in names if not n.endswith(".json")}
     for name, facts in tensors.items():
         if name.startswith("records/"):
             _check_predictions(name, facts)
-    suite = _read(bundle, SUITE, Suite)
+    suite = _read(bundle, SUITE, Suite.model_validate_json)
     try:
         suite.methods()
     except BadInput as error:
         raise Malformed(f"{SUITE}: {error}") from None
-    return Submission(bundle, _read(bundle, MANIFEST, Manifest), suite, records, tensors)
+    manifest = _read(bundle, MANIFEST, Manifest.model_validate_json)
+    return Submission(bundle, manifest, suite, records, tensors)
 
 
-def _read(bundle: Bundle, name: str, model: type[Told]) -> Told:
+def _read(bundle: Bundle, name: str, validate: Callable[[bytes], Told]) -> Told:
     content = bundle.read(name)
     strict_json(content, name)
     try:
-        return model.model_validate_json(content)
+        return validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise Malformed(f"{name}: {place}: {first['msg']}") from None
-    except (BadInput, RecursionError) as error:  # of a chain, which is read as Python is
+    except (BadInput, ValueError, RecursionError) as error:
+        # a record that was changed; a chain is read as Python is
         raise Malformed(f"{name}: {error}") from None
 
 

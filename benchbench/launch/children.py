@@ -32,10 +32,3 @@ def start_server() -> None:
         forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def how_it_died(status: int) -> str:
-    """Of a process that ended by itself, from its exit status as multiprocessing has it."""
-    if status >= 0:
-        return f"ended with status {status}"
-    return f"was killed by {signal.Signals(-status).name}"

@@ -14,7 +14,7 @@ from typing import Protocol, Self
 import torch
 
 from benchbench.interrupts import raised_by
-from benchbench.launch.children import end_with_parent, how_it_died, start_server
+from benchbench.launch.children import end_with_parent, start_server
 from benchbench.launch.job import Ended, Job, Task, attempt, work
 from benchbench.launch.ranks import Together, alone
 from benchbench.machine import keep_freed_memory
@@ -22,6 +22,7 @@ from benchbench.plan import Plan
 from benchbench.record import Record
 from benchbench.run import Watcher
 from benchbench.suite import Cell
+from benchbench.trial import how_it_died
 
 GRACE = 10.0  # seconds in which a worker that is asked to stop may do so
 

@@ -17,12 +17,13 @@ from torch.multiprocessing.spawn import (
 )
 
 from benchbench.interrupts import raised_by
-from benchbench.launch.children import end_with_parent, how_it_died, start_server
+from benchbench.launch.children import end_with_parent, start_server
 from benchbench.plan import Link, Plan
 from benchbench.run import silent, trained
 from benchbench.suite import Cell
 from benchbench.terms import BadInput
 from benchbench.train import Diverged
+from benchbench.trial import how_it_died
 
 Together = Callable[[Cell, list[Link], Plan], None]  # trains what is missing of a cell's stages
 PATIENCE = timedelta(minutes=30)  # for a process that does not answer; one that died is noticed

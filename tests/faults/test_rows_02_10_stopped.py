@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from cases import QUICK, Silent
 
-from benchbench import interrupts
-from benchbench.catalog import Catalog, Entry, Plugin, Wanted
+from benchbench import interrupts, trial
+from benchbench.catalog import Catalog, Entry, Plugin, Wanted, load
 from benchbench.claims import Claims
 from benchbench.interrupts import raised_by
 from benchbench.launch import job as jobs
@@ -216,6 +216,26 @@ BAD = {
     "ends": "import os; os._exit(7)",
     "crashes": "import ctypes; ctypes.string_at(0)",
     "hangs": "import time; open('begun', 'w').close(); time.sleep(1000)",
+    "ends_in_a_hook": """
+import os
+from benchbench import hookimpl
+
+@hookimpl
+def benchbench_encoders():
+    os._exit(0)
+""",
+    "works": """
+from benchbench import hookimpl
+
+print("said at import")
+
+def of_works(task):
+    return lambda images: images
+
+@hookimpl
+def benchbench_augmentations():
+    return {"of_works": of_works}
+""",
 }
 
 
@@ -255,11 +275,32 @@ def test_row_10_a_plugin_that_hangs_is_named_when_it_is_interrupted_and_can_be_l
     assert without.returncode == 0, without.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="plugins are imported in the process that uses them")
-@pytest.mark.parametrize("name", ["ends", "crashes"])
-def test_row_10_a_plugin_that_ends_the_interpreter_at_import_is_set_aside(tmp_path, name):
-    done = subprocess.run(LIST, env=install(tmp_path, name), capture_output=True, text=True)
-    assert done.returncode == 0 and f"plugin {name} (" in done.stderr
+def test_row_10_plugins_that_end_the_interpreter_at_import_are_named_and_the_others_are_there(
+    tmp_path,
+):
+    environment = install(tmp_path, "ends", "crashes", "raises", "works", "ends_in_a_hook")
+    done = subprocess.run(LIST, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "simclr(" in done.stdout and "  of_works\n" in done.stdout
+    assert done.stdout.count("said at import") == 1
+    for name, how in (
+        ("ends", "a process that loads it ended with status 7"),
+        ("crashes", "a process that loads it was killed by SIGSEGV"),
+        ("raises", "RuntimeError: at import"),
+        ("ends_in_a_hook", "a process that loads it ended with status 0"),
+    ):
+        assert f"plugin {name} ({name} 1.5) was set aside: {how}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_row_10_a_plugin_that_hangs_at_import_is_set_aside_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "PATIENCE", 1.0)
+    for name in ("hangs", "works"):
+        (tmp_path / f"{name}.py").write_text(BAD[name])
+    monkeypatch.chdir(tmp_path)
+    files = tuple(str(tmp_path / f"{name}.py") for name in ("hangs", "works"))
+    with pytest.raises(BadInput, match="hangs.py: a process that loads it took more than 1 s"):
+        load(Wanted(files))
+    assert ("augmentation", "of_works") in load(Wanted(files[1:])).entries
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(3), MemoryError()])
