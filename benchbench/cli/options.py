@@ -98,8 +98,9 @@ def launch_options(command: Callable[..., None]) -> Callable[..., None]:
             "--resources",
             multiple=True,
             metavar="[OBJECTIVE:]cpus=4,gpus=1,memory=16GB,time=2h",
-            help="What ray or slurm give to a task; with 'simclr*:' before it, to those that "
-            "train it, with 'readout:' to those that train nothing. May be repeated.",
+            help="What a task gets: all of it of slurm, no time of ray, time alone of local:N. "
+            "With 'simclr*:' before it, tasks that train it; with 'readout:', those that train "
+            "nothing. May be repeated.",
         ),
         click.option(
             "--launch",

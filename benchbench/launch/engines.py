@@ -18,12 +18,12 @@ NAMES = "local, local:N, ray, ray:ADDRESS, slurm, slurm:PARTITION and slurm:loca
 def engine_of(text: str, resources: Sequence[str], job: Job) -> Engine | None:
     """None for ``local``: one cell after the other in this process. BadInput if there is none."""
     name, colon, place = text.partition(":")
-    if resources and name == "local":
-        raise BadInput("--resources is for --launch ray and slurm; local:N shares this machine")
     if text == "local":
+        if resources:
+            raise BadInput("--resources is for workers: --launch local:1 has one, which has a time")
         return None
     if name == "local" and re.fullmatch("[1-9][0-9]*", place):
-        return Processes(job, int(place))
+        return Processes(job, int(place), resources)
     if name == "ray" and bool(place) == bool(colon):
         from benchbench.launch.ray import Ray
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf, isfinite
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol, Self
@@ -17,6 +18,7 @@ from benchbench.interrupts import raised_by
 from benchbench.launch.children import end_with_parent, start_server
 from benchbench.launch.job import Ended, Job, Task, attempt, work
 from benchbench.launch.ranks import Together, alone
+from benchbench.launch.resources import Rules
 from benchbench.machine import keep_freed_memory
 from benchbench.plan import Plan
 from benchbench.record import Record
@@ -57,10 +59,14 @@ def run_cells(
 
 
 class Processes:
-    """Tasks in ``count`` processes, which share the cores and GPUs of this machine."""
+    """Tasks in ``count`` processes, which share the cores and GPUs of this machine.
 
-    def __init__(self, job: Job, count: int) -> None:
-        self.count = count
+    A task that takes longer than it may is ended.
+    """
+
+    def __init__(self, job: Job, count: int, said: Sequence[str] = ()) -> None:
+        self.count, self.rules = count, Rules.read(said)
+        self.rules.check("local:N", ("time",))
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         spread = job.device in ("auto", "cuda") and job.ranks == 1 and gpus
         self.per_device = -(-count // gpus) if spread else count
@@ -97,21 +103,30 @@ class Processes:
     def start(self, tasks: Sequence[Task]) -> None:
         idle = (worker for worker in self.workers if worker.task is None)
         for task, worker in zip(tasks, idle, strict=False):
-            worker.task = task
+            worker.task, worker.time = task, self.rules.of(task).time
+            worker.started = time.monotonic()
             with suppress(OSError):  # it died while it was idle, which `ended` will find
                 worker.line.send(task)
 
     def ended(self) -> Iterator[Ended]:
-        ready = wait([worker.line for worker in self.workers if worker.task])
+        busy = [worker for worker in self.workers if worker.task]
+        soonest = min(worker.left() for worker in busy)
+        ready = wait([worker.line for worker in busy], soonest if isfinite(soonest) else None)
         for number, worker in enumerate(self.workers):
-            if worker.line not in ready or worker.task is None:
+            late = worker.left() < 0
+            if worker.task is None or not (late or worker.line in ready):
                 continue
             task, worker.task = worker.task, None
             try:
+                if worker.line not in ready:
+                    worker.process.kill()
                 yield worker.line.recv()
             except (EOFError, OSError):
                 worker.process.join()
                 self.workers[number] = Worker.hired(worker.job)
+                if late:
+                    yield Ended(task.key, "failed", f"it took more than {worker.time:g} s")
+                    continue
                 how = how_it_died(worker.process.exitcode or 0)
                 yield Ended(task.key, "lost", f"its process {how}")
 
@@ -122,6 +137,14 @@ class Worker:
     process: BaseProcess
     line: Connection
     task: Task | None = None
+    time: float | None = None  # seconds that the task may take
+    started: float = 0.0
+
+    def left(self) -> float:
+        """Seconds that a task still may take."""
+        if self.task is None or self.time is None:
+            return inf
+        return self.started + self.time - time.monotonic()
 
     @classmethod
     def hired(cls, job: Job) -> "Worker":

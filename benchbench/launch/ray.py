@@ -26,6 +26,7 @@ class Ray:
             ) from None
         self.ray: Any = ray
         self.job, self.address, self.rules = job, address, Rules.read(said)
+        self.rules.check("ray", ("cpus", "gpus", "memory"))
         self.running: dict[Any, Task] = {}
 
     def __enter__(self) -> Self:

@@ -51,6 +51,13 @@ class Rules:
         """From ``cpus=4,gpus=1,memory=16GB,time=2h``, or ``simclr*: gpus=0.5``."""
         return cls(tuple(map(_rule, texts)), default)
 
+    def check(self, engine: str, gives: Sequence[str]) -> None:
+        """BadInput if something is said that the engine cannot give."""
+        for name in (name for rule in self.listed for name, _ in rule.fields):
+            if name not in gives:
+                known = " and ".join(gives)
+                raise BadInput(f"--resources {name}=: --launch {engine} has {known} alone")
+
     def of(self, task: Task) -> Resources:
         held = self.default
         for rule in self.listed:

@@ -315,6 +315,18 @@ def test_row_10_a_factory_that_raises_or_exits_is_named(error):
         choice.build(None)
 
 
+@pytest.mark.slow
+def test_row_10_a_step_that_hangs_fails_its_cell_alone_where_tasks_have_a_time(tmp_path):
+    (tmp_path / "deaf.py").write_text(DEAF)
+    text = LONG.replace("steps = 100000", "steps = 3") + '[[method]]\nchain = "deaf"\n'
+    words = ("--launch", "local:1", "--resources", "deaf: time=2s", "--plugin", "deaf.py")
+    with started(tmp_path, *words, text=text) as child:
+        out, err = child.communicate(timeout=300)
+    assert child.returncode == 1 and "| simclr" in out, err
+    assert "deaf · scans > photos · seed 0: failed: it took more than 2 s" in err
+    assert all(sign.lost for sign in Claims(tmp_path / ".benchbench").signs().values())
+
+
 CRASHING = (
     DEAF.partition("        open")[0]
     + """\
@@ -337,5 +349,5 @@ def test_row_10_a_step_that_ends_its_process_fails_its_cell_alone_where_workers_
     text = LONG.replace("steps = 100000", "steps = 3") + '[[method]]\nchain = "deaf"\n'
     with started(tmp_path, "--launch", "local:1", "--plugin", "deaf.py", text=text) as child:
         out, err = child.communicate(timeout=300)
-    assert child.returncode == 1 and "| simclr" in out
+    assert child.returncode == 1 and "| simclr" in out, err
     assert "deaf · scans > photos · seed 0: failed: its process" in err and "3 times" in err
