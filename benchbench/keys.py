@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -11,6 +12,28 @@ ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fals
 def key_of(parts: Mapping[str, Any]) -> str:
     """sha256 of the parts as JSON."""
     return hashlib.sha256(ENCODER.encode(parts).encode()).hexdigest()
+
+
+def keys_with(parts: Mapping[str, Any], *told: str) -> Callable[..., str]:
+    """`key_of` the same parts and some more, of these names, whose values are told each time.
+
+    Of many keys that differ in few values, that is faster.
+    """
+    marks = {name: f"\0{name}\0" for name in told}
+    text = ENCODER.encode({**parts, **marks})
+    order = sorted(told)  # as they come in the text
+    pieces = re.split("|".join(re.escape(ENCODER.encode(marks[name])) for name in order), text)
+    if len(pieces) != len(told) + 1:
+        raise ValueError("a part has a mark in it")
+
+    def key(**values: Any) -> str:
+        filled = [pieces[0]]
+        for name, piece in zip(order, pieces[1:], strict=True):
+            value = values[name]
+            filled += (str(value) if type(value) is int else ENCODER.encode(value), piece)
+        return hashlib.sha256("".join(filled).encode()).hexdigest()
+
+    return key
 
 
 def first_key(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, cached_property, reduce
+from functools import cache, cached_property, partial, reduce
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,16 +18,18 @@ from benchbench.data.feed import Feed, resident, shares
 from benchbench.data.pack import Pack, check_shift
 from benchbench.data.prepare import Report
 from benchbench.datasets import packed
-from benchbench.keys import first_key, key_of, snapshot_key
+from benchbench.keys import first_key, keys_with, snapshot_key
 from benchbench.machine import Machine
 from benchbench.readout import check_task, resolve_readout
-from benchbench.record import Record, Status, file_stem
+from benchbench.record import Record, Status, file_stem, nothing_collected
 from benchbench.spelling import spell
 from benchbench.store import Store
 from benchbench.suite import Cell, Method, Sees, Shift, Stage, Suite
 from benchbench.terms import TRAIN, BadInput, derive_seed
 from benchbench.train import Augment, Views, as_it_is
 from benchbench.tune import drawn
+
+DONE = ("scored", "diverged")  # a status of which another run would tell nothing new
 
 
 @dataclass(frozen=True)
@@ -134,31 +136,46 @@ class Plan:
         key = self._first_key(cell.method.encoder, cell.seed)
         links: list[Link] = []
         for depth, stage in enumerate(cell.method.chain):
-            settled = self._settled(cell.method.encoder, stage)
-            reads, domains = settled.facts.reads, self._domains(cell.shift, stage.sees)
-            labelled = cell.labelled if "labels" in reads else ()
-            start = key
-            key = key_of(
-                {
-                    "previous": start,
-                    "depth": depth,
-                    "domains": domains,
-                    "labelled": labelled,
-                    "seed": cell.seed,
-                    "protocol": self.suite.protocol,
-                    "precision": self.machine.precision,
-                    "data": self.pack.fingerprint,
-                    **settled.identity,
-                }
-            )
-            objective, views = settled.objective, settled.views
-            snapshots = self._snapshots(stage.budget.steps)
-            links.append(
-                Link(
-                    stage, depth, objective, views, reads, domains, labelled, start, key, snapshots
-                )
-            )
+            at = (cell.method.encoder, stage, depth, cell.shift, cell.labelled)
+            link, key_from = self._link(*at)
+            start, key = key, key_from(previous=key, seed=cell.seed)
+            links.append(link(start=start, key=key))
         return links
+
+    @cached_property
+    def _link(self) -> Callable[..., tuple[Callable[..., Link], Callable[..., str]]]:
+        """What makes the links of a stage on a shift, and their keys, whatever the seed."""
+
+        @cache
+        def link(
+            encoder: str, stage: Stage, depth: int, shift: Shift, labels: tuple[str, ...]
+        ) -> tuple[Callable[..., Link], Callable[..., str]]:
+            settled = self._settled(encoder, stage)
+            reads, domains = settled.facts.reads, self._domains(shift, stage.sees)
+            labelled = labels if "labels" in reads else ()
+            common = {
+                "depth": depth,
+                "domains": domains,
+                "labelled": labelled,
+                "protocol": self.suite.protocol,
+                "precision": self.machine.precision,
+                "data": self.pack.fingerprint,
+                **settled.identity,
+            }
+            made = partial(
+                Link,
+                stage,
+                depth,
+                settled.objective,
+                settled.views,
+                reads,
+                domains,
+                labelled,
+                snapshots=self._snapshots(stage.budget.steps),
+            )
+            return made, keys_with(common, "previous", "seed")
+
+        return link
 
     @cached_property
     def _settled(self) -> Callable[[str, Stage], Settled]:
@@ -233,30 +250,33 @@ class Plan:
     @cached_property
     def cell_id(self) -> Callable[[Cell], str]:
         """The key of all that a cell's record says."""
-        readout = cache(lambda text: resolve_readout(text)[0])
+
+        @cache
+        def key_from(
+            method: Method, shift: Shift, draw: int, snapshots: tuple[int, ...]
+        ) -> Callable[..., str]:
+            common = {
+                "suite": self.suite.name,
+                "method": method.name,
+                "shift": str(shift),
+                "readout": resolve_readout(method.readout)[0],
+                "labelled": Cell(method, shift, 0).labelled,
+                "protocol": self.suite.protocol,
+                "data": self.pack.fingerprint,
+                "metric": self.pack.metric,
+                **({"groups": self._groups} if self.pack.group_names else {}),
+                **({"draw": draw} if draw else {}),
+                **({"snapshots": snapshots} if snapshots else {}),
+            }
+            return keys_with(common, "encoder", "seed")
 
         @cache
         def of(cell: Cell) -> str:
             links = self.links(cell)
             snapshots = links[-1].snapshots if links else ()
             first = self._first_key(cell.method.encoder, cell.seed)
-            return key_of(
-                {
-                    "suite": self.suite.name,
-                    "method": cell.method.name,
-                    "shift": str(cell.shift),
-                    "encoder": links[-1].key if links else first,
-                    "readout": readout(cell.method.readout),
-                    "labelled": cell.labelled,
-                    "seed": cell.seed,
-                    "protocol": self.suite.protocol,
-                    "data": self.pack.fingerprint,
-                    "metric": self.pack.metric,
-                    **({"groups": self._groups} if self.pack.group_names else {}),
-                    **({"draw": cell.draw} if cell.draw else {}),
-                    **({"snapshots": snapshots} if snapshots else {}),
-                }
-            )
+            key = key_from(cell.method, cell.shift, cell.draw, snapshots)
+            return key(encoder=links[-1].key if links else first, seed=cell.seed)
 
         return of
 
@@ -264,17 +284,28 @@ class Plan:
         """How the names of the cell's files begin."""
         return file_stem(cell.method.name, str(cell.shift), cell.seed, self.cell_id(cell))
 
+    @cached_property
+    def stems(self) -> list[str]:
+        """The same of every cell."""
+        with nothing_collected():
+            return [self.stem(cell) for cell in self.cells]
+
     def record(self, cell: Cell) -> Record | None:
         """What is known of the cell from an earlier run."""
         return self.store.record(self.suite.name, self.stem(cell))
 
     def records(self) -> list[Record | None]:
         """The same of every cell."""
-        return self.store.every_record(self.suite.name, map(self.stem, self.cells))
+        return self.store.every_record(self.suite.name, self.stems)
 
     def status(self, cell: Cell) -> Status | None:
         """What became of the cell in an earlier run, without reading all of its record."""
         return self.store.status(self.suite.name, self.stem(cell))
+
+    def statuses(self) -> dict[Cell, Status | None]:
+        """The same of every cell, faster."""
+        known = self.store.statuses(self.suite.name)
+        return {c: known.get(stem) for c, stem in zip(self.cells, self.stems, strict=True)}
 
     def older_records(self) -> dict[Cell, Record]:
         """Of cells without a record: what was last scored when data, code or settings were others.
@@ -282,15 +313,16 @@ class Plan:
         Such a record is stale.
         """
         there = self.store.stems(self.suite.name)
-        missing = [cell for cell in self.cells if self.stem(cell) not in there]
+        named = zip(self.cells, self.stems, strict=True)
+        missing = [cell for cell, stem in named if stem not in there]
         stems: dict[str, list[str]] = {}
         for stem in sorted(there) if missing else ():
             stems.setdefault(stem.rpartition("--")[0], []).append(stem)
         found = {}
         for cell in missing:
             mine = (cell.method.name, str(cell.shift), cell.draw, "scored")
-            named = stems.get(self.stem(cell).rpartition("--")[0], ())
-            older = [r for stem in named if (r := self.store.record(self.suite.name, stem))]
+            alike = stems.get(self.stem(cell).rpartition("--")[0], ())
+            older = [r for stem in alike if (r := self.store.record(self.suite.name, stem))]
             for record in sorted(older, key=lambda r: r.started):
                 if (record.method, record.shift, record.draw, record.status) == mine:
                     found[cell] = record
@@ -298,7 +330,7 @@ class Plan:
 
     def done(self, cell: Cell) -> bool:
         """Whether running the cell again would tell nothing new."""
-        return self.status(cell) in ("scored", "diverged")
+        return self.status(cell) in DONE
 
     def feed(self, cell: Cell, link: Link) -> Feed:
         size, seed = link.stage.budget.batch_size, stage_seed(cell, link.depth)

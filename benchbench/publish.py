@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -23,14 +25,15 @@ from benchbench.board.sources import (
     read_predictions,
 )
 from benchbench.board.table import board
-from benchbench.board.text import as_csv, as_json, latex, markdown
+from benchbench.board.text import as_csv, as_json, latex, markdown, render
 from benchbench.board.truth import NAME, Truth
+from benchbench.catalog import source_digest
 from benchbench.disk import place, writing
 from benchbench.plan import Plan
-from benchbench.record import Record
+from benchbench.record import Record, nothing_collected
 from benchbench.run import describe
 from benchbench.suite import Suite
-from benchbench.terms import BadInput
+from benchbench.terms import BadInput, Rule
 
 BELOW = "<!-- What follows is written by `benchbench publish`. -->"
 POINTS = 64  # of a learning curve
@@ -55,6 +58,30 @@ def of_plan(plan: Plan) -> Source:
         Truth.of(plan.pack),
         lambda record: read_predictions(folder / record.file_name),
     )
+
+
+def board_of_plan(
+    plan: Plan, form: str = "markdown", columns: Sequence[str] = (), rule: Rule | None = None
+) -> str:
+    """The board of a store as text; where nothing has changed, as it was told before."""
+    state = plan.store.state(plan.suite.name)
+    cells = "\n".join(plan.stems).encode()
+    follows_from = {
+        "suite": plan.suite.model_dump_json(),
+        "cells": hashlib.sha256(cells).hexdigest(),
+        "code": source_digest("benchbench"),
+        "versions": [version("numpy"), version("scipy")],
+    }
+
+    def told() -> str:
+        source = of_plan(plan)
+        if rule:
+            source = replace(source, expected=replace(source.expected, rule=rule))
+        return render(board(source, columns), form)
+
+    name = f"board of {plan.suite.name} as {form}, {', '.join(columns)}, {rule}"
+    with nothing_collected():
+        return plan.store.recalled(name, follows_from, state, told)
 
 
 def differences(old: Record, today: Record) -> list[str]:

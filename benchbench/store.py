@@ -7,10 +7,10 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import safetensors.torch
@@ -19,8 +19,12 @@ from torch import Tensor
 
 from benchbench.claims import Claims
 from benchbench.disk import place, writing
+from benchbench.keys import key_of
 from benchbench.record import Record, Status, read_many, read_record, read_status
 from benchbench.terms import BadInput
+
+Told = TypeVar("Told")
+SETTLED_AFTER = 2_000_000_000  # nanoseconds, more than clocks of file systems are coarse
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,18 @@ class Artifact:
     sha256: str  # of the tensors alone
 
 
+@dataclass(frozen=True)
+class State:
+    """What the names, sizes and times of a suite's records tell."""
+
+    digest: str
+    stems: tuple[str, ...]
+    settled: bool  # whether another change would show
+
+
 class Store:
     """A folder: ``stages``, ``features``, ``diagnostics``, ``connectivity``, ``pseudo`` (labels),
-    ``checkpoints``, ``packs``, ``records``, ``claims``.
+    ``checkpoints``, ``packs``, ``records``, ``claims``, ``summaries`` (of records).
 
     ``diverged`` says of stages that had no end, so that none is tried again for another cell.
 
@@ -53,10 +66,10 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             self._place(probe, b"benchbench")
             probe.unlink(missing_ok=True)
-            for partial in self.root.rglob("*.part"):  # of a process that was killed
+            for partial in files_below(str(self.root), ".part"):  # of a process that was killed
                 with contextlib.suppress(FileNotFoundError):
                     if time.time() - partial.stat().st_mtime > 3600:
-                        partial.unlink()
+                        Path(partial).unlink()
         self.claims.forget_lost()
         enough_space(self.root, needed)
 
@@ -128,8 +141,52 @@ class Store:
         """Of these that are there; of many, that is faster, and takes less memory."""
         there, folder, wanted = self.stems(suite), self.records(suite), [*stems]
         here = [stem for stem in wanted if stem in there]
-        found = dict(zip(here, read_many(folder / f"{s}.json" for s in here), strict=True))
+        found = dict(zip(here, read_many(f"{folder}/{stem}.json" for stem in here), strict=True))
         return [found.get(stem) for stem in wanted]
+
+    def state(self, suite: str) -> State:
+        """Of the suite's records, without opening one."""
+        facts: list[tuple[str, int, int, int]] = []
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.records(suite)) as found:
+            for entry in found:
+                if entry.name.endswith(".json"):
+                    told = entry.stat()
+                    facts.append((entry.name, told.st_size, told.st_mtime_ns, told.st_ino))
+        newest = max((changed for _, _, changed, _ in facts), default=0)
+        stems = tuple(sorted(name.removesuffix(".json") for name, _, _, _ in facts))
+        digest = hashlib.sha256(repr(sorted(facts)).encode()).hexdigest()
+        return State(digest, stems, time.time_ns() - newest > SETTLED_AFTER)
+
+    def recalled(
+        self, name: str, of: Mapping[str, Any], state: "State", tell: Callable[[], Told]
+    ) -> Told:
+        """What was told under the name, where it was told of the same; else it is told, and kept.
+
+        It is JSON; ``of`` is all that it follows from, beside the state. Not kept where the store
+        cannot be written, nor of records so new that their time might not show another change.
+        """
+        if not state.settled:
+            return tell()
+        key, digest = key_of({"name": name}), key_of({"of": of, "state": state.digest})
+        kept = self.read("summaries", key)
+        if kept and kept.note["of"] == digest:
+            return cast(Told, kept.note["told"])
+        told = tell()
+        with contextlib.suppress(BadInput):
+            self.write("summaries", key, {}, {"of": digest, "told": told})
+        return told
+
+    def statuses(self, suite: str) -> dict[str, Status]:
+        """What became of every cell that has a record, by the stem of its name."""
+        state = self.state(suite)
+
+        def others() -> dict[str, Status]:
+            """All that are not scored."""
+            told = ((stem, self.status(suite, stem)) for stem in state.stems)
+            return {stem: status for stem, status in told if status and status != "scored"}
+
+        scored: dict[str, Status] = dict.fromkeys(state.stems, "scored")
+        return scored | self.recalled(f"statuses of {suite}", {}, state, others)
 
     def status(self, suite: str, stem: str) -> Status | None:
         """That of a record, without reading all of it; None if there is none."""
@@ -155,6 +212,16 @@ class Store:
     def _place(self, path: Path, content: bytes) -> None:
         if self.writes:
             place(path, content)
+
+
+def files_below(folder: str, end: str) -> Iterator[os.DirEntry[str]]:
+    """Every file whose name ends so, of a folder and all in it; links are not followed."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as found:
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                yield from files_below(entry.path, end)
+            elif entry.name.endswith(end):
+                yield entry
 
 
 def enough_space(root: Path, needed: int) -> None:

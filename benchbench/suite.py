@@ -4,7 +4,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -171,11 +171,11 @@ class Stage:
 class Method:
     """An encoder, the chain of stages it goes through, and how predictions are read off."""
 
-    name: str
-    encoder: str
-    chain: tuple[Stage, ...]
-    readout: str
-    labels: Literal["source", "target"]  # whose labels are used; the target's for a ceiling
+    name: str  # of a suite's methods no two have one, so that it is enough for a hash
+    encoder: str = field(hash=False)
+    chain: tuple[Stage, ...] = field(hash=False)
+    readout: str = field(hash=False)
+    labels: Literal["source", "target"] = field(hash=False)  # the target's for a ceiling
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def chosen(
     """
     conditions = conditions_of(only)
     named = [condition for condition in conditions if condition != STALE]
-    meant = [cell for cell in cells if matches(cell, named)]
+    meant = [cell for cell in cells if matches(cell, named)] if named else [*cells]
     if STALE in conditions:
         old = stale()
         return [cell for cell in meant if cell in old]

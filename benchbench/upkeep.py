@@ -31,6 +31,7 @@ KINDS = {  # of artifacts, and what they are
     "connectivity": "of domains under augmentations",
     "pseudo": "labels that nobody gave",
     "packs": "datasets, decoded",
+    "summaries": "of records, as they were last told",
 }
 CLEANED = ("stages", "snapshots", "features", "diagnostics", "checkpoints")
 ENDS = (".safetensors", ".safetensors.damaged")

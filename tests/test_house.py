@@ -13,7 +13,7 @@ from benchbench import hookspecs
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (  # a module imports only from the floors above it in this list
-    {"terms"},
+    {"interrupts", "terms", "trial"},
     {"spelling"},
     {"contracts"},
     {"hookspecs", "features", "suite", "record", "spread", "disk", "keys"},

@@ -1,6 +1,7 @@
 """Boards as folders, and two methods compared."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from statistics import mean
@@ -12,6 +13,7 @@ from test_board import Silent
 from test_selection import tuned  # noqa: F401
 from tiny import SUITE, make_plan
 
+import benchbench.publish as publishing
 from benchbench.board.compare import compared, lines_of
 from benchbench.board.sources import of_folder
 from benchbench.board.table import board
@@ -19,6 +21,7 @@ from benchbench.board.text import as_json, markdown
 from benchbench.launch.local import run_cells
 from benchbench.publish import (
     BELOW,
+    board_of_plan,
     differences,
     generated,
     of_plan,
@@ -26,6 +29,7 @@ from benchbench.publish import (
     regenerate,
     thinned,
 )
+from benchbench.store import Store
 from benchbench.suite import chosen
 from benchbench.terms import BadInput
 
@@ -54,6 +58,32 @@ def test_a_published_folder_says_what_the_store_says(ran, folder):
     assert [row.method for row in there.ranked] == [row.method for row in here.ranked]
     assert len(there.ranked) == 2 and all(row.interval for row in there.rows)
     assert there.source.curves and all(len(c) == 6 for c in there.source.curves.values())
+
+
+def test_the_board_of_a_store_is_made_again_as_soon_as_anything_is_another(
+    ran, tmp_path, monkeypatch
+):
+    made, folder = [], tmp_path / "store"
+    shutil.copytree(ran.store.root, folder)
+    plan = replace(ran, store=Store(folder))
+    monkeypatch.setattr(publishing, "board", lambda *of: made.append(of) or board(*of))
+    text = markdown(board(of_plan(plan)))
+    assert board_of_plan(plan) == board_of_plan(plan) == text and len(made) == 2  # too new
+    for path in plan.store.records("tiny").iterdir():
+        os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+    made.clear()
+    for _ in range(3):
+        assert board_of_plan(plan) == text
+    assert len(made) == 1
+    assert board_of_plan(plan, "csv") != text and len(made) == 2
+    assert "effective_rank" in board_of_plan(plan, columns=("effective_rank",)) and len(made) == 3
+    board_of_plan(plan, rule="last")
+    other = replace(plan, suite=plan.suite.model_copy(update={"baseline": "erm"}))
+    assert board_of_plan(other) != text and len(made) == 5
+    monkeypatch.setattr(publishing, "source_digest", lambda name: "other code")
+    assert board_of_plan(plan) == text and len(made) == 6
+    next(plan.store.records("tiny").glob("erm*--1--*.json")).unlink()
+    assert "missing" in board_of_plan(plan) and len(made) == 7
 
 
 def test_all_that_is_generated_is_a_function_of_the_other_files(folder, tmp_path):

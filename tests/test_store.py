@@ -1,12 +1,15 @@
 """Nothing half-written, nothing damaged is ever read."""
 
 import os
+import time
 import warnings
 
 import pytest
 import torch
 
-from benchbench.keys import key_of
+from benchbench.disk import place
+from benchbench.keys import key_of, keys_with
+from benchbench.record import read_status
 from benchbench.store import Store
 from benchbench.terms import BadInput
 
@@ -71,6 +74,77 @@ def test_a_key_follows_every_value_and_not_their_order():
     assert len({key_of(p) for p in [parts, *changed]}) == 5
     with pytest.raises(ValueError):
         key_of({"a": float("nan")})
+
+
+def test_keys_with_are_keys_of_all_parts():
+    common = {"z": [1, {"b": '"ü"', "a": None}], "a": "x", "m": 0.5}
+    key = keys_with(common, "seed", "encoder", "b")
+    for seed, encoder, b in ((0, "e", None), (10**30, "\0seed\0", ["\u2028"]), (True, "", 1.5)):
+        told = {"seed": seed, "encoder": encoder, "b": b}
+        assert key(**told) == key_of({**common, **told})
+    with pytest.raises(ValueError, match="has a mark in it"):
+        keys_with({"a": "\0seed\0"}, "seed")
+
+
+def an_hour_ago(store):
+    """When every record was written."""
+    for path in store.records("tiny").iterdir():
+        os.utime(path, (time.time() - 3600,) * 2)
+
+
+@pytest.fixture
+def records(store):
+    """Three files in place of records, each with a status."""
+    store.records("tiny").mkdir(parents=True)
+    for name, status in (("a", "scored"), ("b", "failed"), ("c", "scored")):
+        (store.records("tiny") / f"{name}.json").write_text(f'{{\n "status": "{status}"\n}}\n')
+    return store
+
+
+def test_statuses_are_read_again_as_soon_as_a_record_is_another(records, monkeypatch):
+    read = []
+    monkeypatch.setattr("benchbench.store.read_status", lambda p: read.append(p) or read_status(p))
+    first = {"a": "scored", "b": "failed", "c": "scored"}
+    for _ in range(2):  # just written: another change might not show in the time
+        assert records.statuses("tiny") == first
+    assert len(read) == 6 and not (records.root / "summaries").exists()
+    an_hour_ago(records)
+    for _ in range(3):
+        assert records.statuses("tiny") == first
+    assert len(read) == 9
+    place(records.records("tiny") / "b.json", b'{\n "status": "scored"\n}\n')
+    assert records.statuses("tiny") == {**first, "b": "scored"}
+    an_hour_ago(records)
+    (records.records("tiny") / "b.json").unlink()
+    assert records.statuses("tiny") == {"a": "scored", "c": "scored"} == records.statuses("tiny")
+    place(records.records("tiny") / "d.json", b'{\n "status": "oom"\n}\n')
+    assert records.statuses("tiny")["d"] == "oom" and records.statuses("other") == {}
+
+
+def test_a_file_that_takes_the_time_and_size_of_another_is_not_taken_for_it(records):
+    an_hour_ago(records)
+    assert records.statuses("tiny")["b"] == "failed"
+    path = records.records("tiny") / "b.json"
+    times = path.stat().st_mtime_ns
+    place(path, path.read_bytes().replace(b"failed", b"scored"))
+    os.utime(path, ns=(times, times))
+    assert records.statuses("tiny")["b"] == "scored"
+
+
+def test_a_summary_that_is_damaged_or_cannot_be_written_is_told_anew(records, monkeypatch):
+    an_hour_ago(records)
+    told = records.statuses("tiny")
+    (path,) = (records.root / "summaries").iterdir()
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert records.statuses("tiny") == told
+    path.unlink()
+
+    def full(*paths):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    assert records.statuses("tiny") == told and not path.exists()
 
 
 def test_a_store_that_cannot_be_written_is_refused(tmp_path):

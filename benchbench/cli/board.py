@@ -70,10 +70,14 @@ def leaderboard(
     """Print the board of SUITE from the store, or of a folder with suite.toml and records/."""
     from benchbench.board.table import board, diagnostics_named
     from benchbench.board.text import render
+    from benchbench.publish import board_of_plan
 
     more = diagnostics_named(columns)
-    made = board(source_of(suite, rule, store, data, device), more)
-    click.echo(render(made, form), nl=False)
+    if Path(suite).is_dir():
+        told = render(board(source_of(suite, rule, store, data, device), more), form)
+    else:
+        told = board_of_plan(make_plan(suite, store, data, device), form, more, rule)
+    click.echo(told, nl=False)
 
 
 @click.command()

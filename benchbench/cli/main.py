@@ -179,14 +179,13 @@ def run(
 
     Run it again after an interruption: what was finished is kept, and nothing is done twice.
     """
-    from benchbench.board.table import board
-    from benchbench.board.text import render
     from benchbench.estimate import Calibration, total
     from benchbench.interrupts import raised_by
     from benchbench.launch.engines import engine_of, processes_here, run_on
+    from benchbench.plan import DONE
     from benchbench.progress import Counting, Progress
-    from benchbench.publish import of_plan
-    from benchbench.store import Store
+    from benchbench.publish import board_of_plan
+    from benchbench.store import Store, enough_space
 
     job = make_job(
         suite,
@@ -210,7 +209,8 @@ def run(
     if dry_run:
         show_plan(plan, cells, budget, processes_here(engine))
         return
-    to_do = [cell for cell in cells if not plan.done(cell)]
+    known = plan.statuses()
+    to_do = [cell for cell in cells if known[cell] not in DONE]
     for cell in to_do:
         plan.check(cell)
     told = Calibration(plan, timed=budget is not None, processes=processes_here(engine))
@@ -218,8 +218,8 @@ def run(
         told.check(cell)
     if budget is not None:
         to_do = within_budget(told, to_do, budget)
-        cells = [cell for cell in cells if cell in to_do or plan.done(cell)]
-    plan.store.check(total(told.in_turn(to_do)).disk)
+        cells = [cell for cell in cells if cell in to_do or known[cell] in DONE]
+    enough_space(store, total(told.in_turn(to_do)).disk)
     click.echo(
         f"{plan.suite.name}: {len(cells)} cells, {len(to_do)} to run on {plan.machine.name} in "
         f"{plan.machine.precision}; store {store}; the data's licence: {plan.pack.licence}",
@@ -227,10 +227,9 @@ def run(
     )
     with raised_by(), Progress(len(to_do)) as progress:
         run_on(engine, job, plan, to_do, progress)
-    source = of_plan(plan)
-    click.echo(render(board(source)), nl=False)
-    scored = {record.cell_id for record in source.records if record.status == "scored"}
-    if not scored.issuperset(map(plan.cell_id, cells)):
+    click.echo(board_of_plan(plan), nl=False)
+    known = plan.statuses() if to_do else known
+    if any(known[cell] != "scored" for cell in cells):
         sys.exit(1)
 
 
@@ -248,15 +247,14 @@ def status(suite: str, store: Path, data: Path, device: str, only: str) -> None:
     plan = make_plan(suite, store, data, device)
     cells = chosen_cells(plan, only)
     older = plan.older_records()
-    known = [plan.status(cell) for cell in cells]
+    known = plan.statuses()
     states = Counter(
-        state or ("stale, to run again" if cell in older else "to run")
-        for cell, state in zip(cells, known, strict=True)
+        known[cell] or ("stale, to run again" if cell in older else "to run") for cell in cells
     )
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     click.echo(f"{plan.suite.name}: {len(cells)} cells: {counts}")
-    for cell, state in zip(cells, known, strict=True):
-        if state not in (None, "scored") and (record := plan.record(cell)):
+    for cell in cells:
+        if known[cell] not in (None, "scored") and (record := plan.record(cell)):
             click.echo(f"  {cell}: {record.status}: {record.reason}")
     for sign in plan.store.claims.signs().values():
         click.echo(f"  {told_of(sign)}")
