@@ -60,9 +60,7 @@ def test_a_published_folder_says_what_the_store_says(ran, folder):
     assert there.source.curves and all(len(c) == 6 for c in there.source.curves.values())
 
 
-def test_the_board_of_a_store_is_made_again_as_soon_as_anything_is_another(
-    ran, tmp_path, monkeypatch
-):
+def test_a_board_is_made_again_as_soon_as_anything_is_another(ran, tmp_path, monkeypatch):
     made, folder = [], tmp_path / "store"
     shutil.copytree(ran.store.root, folder)
     plan = replace(ran, store=Store(folder))
