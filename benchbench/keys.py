@@ -42,8 +42,12 @@ def first_key(
     seed: int,
     protocol: str,
     versions: Mapping[str, str],
+    weights: str | None = None,
 ) -> str:
-    """Of an encoder before any stage: its spelling and its plugin's digest, and what it is told."""
+    """Of an encoder before any stage: its spelling and its plugin's digest, and what it is told.
+
+    With the sha256 of its weights, where they are somebody's.
+    """
     words = task.get("vocabulary")
     facts = {name: value for name, value in task.items() if name != "vocabulary"}
     return key_of(
@@ -53,6 +57,7 @@ def first_key(
             "seed": seed,
             "protocol": protocol,
             "versions": versions,
+            **({"weights": weights} if weights else {}),
         }
     )
 

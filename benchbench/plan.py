@@ -23,7 +23,7 @@ from benchbench.machine import Machine
 from benchbench.readout import check_task, resolve_readout
 from benchbench.record import Record, Status, file_stem, nothing_collected
 from benchbench.spelling import spell
-from benchbench.store import Store
+from benchbench.store import Store, sha256_of
 from benchbench.suite import Cell, Method, Sees, Shift, Stage, Suite
 from benchbench.terms import TRAIN, BadInput, derive_seed
 from benchbench.train import Augment, Views, as_it_is
@@ -232,9 +232,25 @@ class Plan:
         @cache
         def first(encoder: str, seed: int) -> str:
             identity = identity_of(self.catalog.resolve("encoder", encoder))
-            return first_key(identity, facts, seed, protocol, versions)
+            return first_key(identity, facts, seed, protocol, versions, self.weights(encoder))
 
         return first
+
+    @cached_property
+    def weights(self) -> Callable[[str], str | None]:
+        """The sha256 of what an encoder begins with, where its option ``pretrained`` is set.
+
+        Under one name there may be other weights tomorrow.
+        """
+
+        @cache
+        def weights(encoder: str) -> str | None:
+            choice = self.catalog.resolve("encoder", encoder)
+            if not choice.options.get("pretrained"):
+                return None
+            return sha256_of(build_encoder(choice, self.pack.task, seed=0).state_dict())
+
+        return weights
 
     def encoder_key(self, cell: Cell) -> str:
         """The key of the encoder that the cell's readout meets."""

@@ -51,6 +51,7 @@ class Spec(Part):
     readout: str
     labels: Literal["source", "target"]
     precision: Precision
+    weights_sha256: str | None = None  # what the encoder began with, if somebody trained that
 
 
 class PluginSpec(Part):

@@ -450,6 +450,7 @@ def describe(
             readout=resolve_readout(method.readout)[0],
             labels=method.labels,
             precision=plan.machine.precision,
+            weights_sha256=plan.weights(method.encoder),
         ),
         plugins=plugin_specs(plan, used),
         data=Data(

@@ -260,5 +260,10 @@ def header_of(tensors: Mapping[str, Tensor], note: str) -> dict[str, str]:
     return {
         "note": note,
         "note_sha256": hashlib.sha256(note.encode()).hexdigest(),
-        "sha256": hashlib.sha256(packed(tensors)).hexdigest(),
+        "sha256": sha256_of(tensors),
     }
+
+
+def sha256_of(tensors: Mapping[str, Tensor]) -> str:
+    """Of their names, types, shapes and values."""
+    return hashlib.sha256(packed(tensors)).hexdigest()

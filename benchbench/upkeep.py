@@ -172,6 +172,7 @@ class _Data(Told):
 
 class _Spec(Told):
     encoder: str
+    weights_sha256: str | None = None
 
 
 class _Seeds(Told):
@@ -211,7 +212,8 @@ class Needs(Told):
             return None
         versions = {n: self.environment.packages.get(n, v) for n, v in versions.items()}
         encoder = (self.spec.encoder, digest)
-        return first_key(encoder, task, self.seeds.train, self.protocol, versions)
+        weights = self.spec.weights_sha256
+        return first_key(encoder, task, self.seeds.train, self.protocol, versions, weights)
 
 
 def all_needs(store: Store) -> Iterator[Needs]:

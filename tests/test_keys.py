@@ -27,6 +27,7 @@ from benchbench.diagnose.pseudo import pseudo_labels
 from benchbench.keys import features_key, first_key, key_of, snapshot_key
 from benchbench.machine import Machine
 from benchbench.plan import Plan, versions_of
+from benchbench.run import describe
 from benchbench.store import Store
 from benchbench.suite import Cell, Method, MethodTable, Shift, Stage, StageTable, Suite, TuneTable
 from benchbench.terms import Budget
@@ -528,11 +529,43 @@ def from_file(task, *, weights="", sha256=""):
     return encoder
 
 
+HUB = {"weights": 0.0}  # what a name stands for today
+
+
+def from_hub(task, *, pretrained=False):
+    encoder = from_file(task)
+    if pretrained:
+        nn.init.constant_(encoder[1].weight, HUB["weights"])
+        nn.init.zeros_(encoder[1].bias)
+    return encoder
+
+
 def offering(catalog: Catalog) -> Catalog:
     plugin = Plugin("mine", "tests", "0", "mine", "digest")
-    entry = replace(catalog.entries["encoder", "small_cnn"], name="from_file", factory=from_file,
-                    plugin=plugin)  # fmt: skip
-    return replace(catalog, entries={**catalog.entries, ("encoder", "from_file"): entry})
+    like = catalog.entries["encoder", "small_cnn"]
+    mine = {
+        ("encoder", factory.__name__): replace(
+            like, name=factory.__name__, factory=factory, plugin=plugin
+        )
+        for factory in (from_file, from_hub)
+    }
+    plugins = (*catalog.plugins, plugin)
+    return replace(catalog, entries={**catalog.entries, **mine}, plugins=plugins)
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_weights_that_somebody_else_trained_are_in_every_key(
+    planned, catalog, pretrained, monkeypatch
+):
+    said, found = edited(encoder=f"from_hub(pretrained={pretrained})"), []
+    for weights in (0.0, 1.0, 0.0):
+        monkeypatch.setitem(HUB, "weights", weights)
+        plan = planned(said, offers=offering(catalog))
+        found.append(keys_of(plan))
+        spec = describe(plan.cells[0], plan).spec
+        assert (spec.weights_sha256 is not None) == pretrained
+    assert changed(found[0], found[1]) == (ALL if pretrained else NOTHING)
+    assert found[0] == found[2]
 
 
 def test_the_content_of_a_file_that_an_encoder_reads_is_in_every_key(planned, catalog, tmp_path):
@@ -568,7 +601,7 @@ def test_the_content_of_a_file_that_a_readout_reads_is_in_its_key(planned, tmp_p
         (
             first_key,
             {"encoder": ("e", "d"), "task": {"input_shape": 1}, "seed": 0, "protocol": "p",
-             "versions": {"torch": "1"}},
+             "versions": {"torch": "1"}, "weights": "w"},
         ),
     ],
 )  # fmt: skip
