@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -22,7 +23,9 @@ def what_ends(
     first = 0
     while sys.platform == "linux" and first < len(works):
         reader, writer = os.pipe()
-        child = os.fork()
+        with warnings.catch_warnings():  # of other threads, which the copy does not need
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
         if child == 0:
             os.close(reader)
             _do(works[first:], writer)

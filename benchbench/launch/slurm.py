@@ -33,10 +33,10 @@ class Work:
         number = signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"]
         requeue = signal.getsignal(number)
         try:
-            with raised_by(number):
+            with raised_by(number) as asked:
                 return work(job, task)
         except KeyboardInterrupt:
-            if callable(requeue):
+            if asked.came and callable(requeue):
                 requeue(number, None)
             raise
 

@@ -180,6 +180,11 @@ def test_row_02_slurm_puts_a_job_in_the_queue_again_with_its_checkpoint(
         with pytest.raises(SystemExit):
             Work()(job, Task(cell, None, plan.cell_id(cell)))
         assert signal.getsignal(signal.SIGUSR2) is requeue
+        cancelled = Stopping(5, signal.SIGINT)
+        monkeypatch.setattr(jobs, "silent", cancelled.cell_starts(cell))
+        with pytest.raises(KeyboardInterrupt):
+            Work()(job, Task(cell, None, plan.cell_id(cell)))
+        assert cancelled.steps == [4, 5]
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert heard == [signal.SIGUSR2] and audience.steps == [1, 2, 3]
