@@ -56,6 +56,21 @@ def test_a_fit_and_its_predictions_elsewhere_are_those_of_scikit_learn():
     assert judged.inside == pytest.approx(r2_score(y, model.predict(x)))
     assert judged.elsewhere == pytest.approx(r2_score(y, theirs))
     assert judged.chance_within < 0.001 and judged.rank > 0.9 and judged.within > 0.8
+    preferred: dict[tuple[str, str], tuple[float, float]] = {}
+    for point, prediction in zip(some, theirs, strict=True):
+        place = (point.dataset, point.shift)
+        preferred[place] = max(preferred.get(place, (-9.0, 0.0)), (prediction, point.target))
+    assert judged.chosen == pytest.approx(np.mean([target for _, target in preferred.values()]))
+
+
+def test_one_augmentation_for_all_shifts_and_the_best_of_each():
+    told = {"s": {"a": 0.5, "b": 0.3, "c": 0.9}, "t": {"a": 0.1, "b": 0.6}}
+    some = [Point("d", s, a, v, 1, {}) for s, found in told.items() for a, v in found.items()]
+    fixed, same, best = fit.fixed_and_best(some)
+    assert (fixed, same, best) == ("b", pytest.approx(0.45), pytest.approx(0.75))
+    assert fit.fixed_and_best(some[:1])[0] == "a"
+    fixed, same, best = fit.fixed_and_best([some[0], some[4]])
+    assert fixed == "none" and np.isnan(same) and best == pytest.approx(0.55)
 
 
 def test_what_predicts_nothing_is_told_so():

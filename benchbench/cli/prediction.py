@@ -67,7 +67,10 @@ def as_strict_json(told: dict[str, dict[str, float]]) -> str:
 def table_of(points: Sequence[Point], told: dict[str, dict[str, float]]) -> str:
     from tabulate import tabulate
 
-    body = [[name, *(f"{value:.2f}" for value in [*j.values()][:-2]),
+    from benchbench.diagnose.fit import fixed_and_best
+
+    body = [[name, *(f"{j[key]:.2f}" for key in ("inside", "pairs", "elsewhere", "rank", "within")),
+             f"{100 * j['chosen']:.1f}",
              f"{j['chance_domains']:.4f}", f"{j['chance_within']:.4f}"]
             for name, j in told.items()]  # fmt: skip
     head = [
@@ -77,11 +80,13 @@ def table_of(points: Sequence[Point], told: dict[str, dict[str, float]]) -> str:
         "R² elsewhere",
         "rank elsewhere",
         "rank within a shift",
+        "chosen by it",
         "p, domains",
         "p, within",
     ]
     text = tabulate(body, head, tablefmt="github", disable_numparse=True,
-                    colalign=["left"] + ["right"] * 7)  # fmt: skip
+                    colalign=["left"] + ["right"] * 8)  # fmt: skip
+    fixed, same, best = fixed_and_best(points)
     sets = sorted({point.dataset for point in points})
     shifts = len({(point.dataset, point.shift) for point in points})
     return (
@@ -91,7 +96,10 @@ def table_of(points: Sequence[Point], told: dict[str, dict[str, float]]) -> str:
         "all; *of new domains*: each pair of domains predicted by a fit to all other pairs; "
         "*elsewhere*: each dataset predicted by a fit to the others (below 0: worse than the "
         "overall mean); *rank*: Spearman's correlation of that prediction with accuracy, over all "
-        "cells, and over the augmentations of a shift, mean over shifts; *p*: share of 2,000 "
+        "cells, and over the augmentations of a shift, mean over shifts; *chosen by it*: target "
+        "accuracy, in percent, with the augmentation that the prediction prefers on each shift, "
+        f"where {fixed} on all of them has {100 * same:.1f}, and the best of each shift "
+        f"{100 * best:.1f}; *p*: share of 2,000 "
         "permutations whose R² is as high, of whole pairs of domains within a dataset, and of "
         "augmentations within a shift.\n"
     )

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from math import exp, log
+from math import exp, log, nan
 from pathlib import Path
 from statistics import mean
 
@@ -62,6 +62,7 @@ class Judged:
     elsewhere: float  # R², each dataset predicted by a fit to the others
     rank: float  # Spearman's correlation of those predictions with accuracy
     within: float  # the same within a shift, over augmentations; mean over shifts
+    chosen: float  # accuracy with the augmentation they prefer on each shift; mean over shifts
     chance_domains: float  # share of permutations of pairs of domains, in a dataset, of as high R²
     chance_within: float  # the same, of the augmentations within every shift
 
@@ -106,9 +107,25 @@ def judge(points: Sequence[Point], names: Sequence[str]) -> Judged:
         r_squared(y, there),
         rank_correlation(there, y),
         mean(ranks) if ranks else float("nan"),
+        mean(points[i[np.argmax(there[i])]].target for i in inner),
         by_chance(points, names, alike(points, pairs)),
         by_chance(points, names, [[np.array([i]) for i in group] for group in inner]),
     )
+
+
+def fixed_and_best(points: Sequence[Point]) -> tuple[str, float, float]:
+    """The augmentation that is best on average, with its accuracy, and the best of every shift's.
+
+    Means over shifts: what choosing one for each shift can be compared with. Of augmentations that
+    every shift has.
+    """
+    by_shift: dict[tuple[str, str], dict[str, float]] = {}
+    for point in points:
+        by_shift.setdefault((point.dataset, point.shift), {})[point.augmentation] = point.target
+    common = set.intersection(*(set(found) for found in by_shift.values()))
+    means = {name: mean(found[name] for found in by_shift.values()) for name in sorted(common)}
+    fixed = max(means, key=means.__getitem__, default="none")
+    return fixed, means.get(fixed, nan), mean(max(found.values()) for found in by_shift.values())
 
 
 def alike(points: Sequence[Point], pairs: Sequence[str]) -> list[list[np.ndarray]]:
