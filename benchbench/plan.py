@@ -23,7 +23,7 @@ from benchbench.machine import Machine
 from benchbench.readout import check_task, resolve_readout
 from benchbench.record import Record, Status, file_stem, nothing_collected
 from benchbench.spelling import spell
-from benchbench.store import Store, sha256_of
+from benchbench.store import State, Store, sha256_of
 from benchbench.suite import Cell, Method, Sees, Shift, Stage, Suite
 from benchbench.terms import TRAIN, BadInput, derive_seed
 from benchbench.train import Augment, Views, as_it_is
@@ -318,9 +318,13 @@ class Plan:
         """What became of the cell in an earlier run, without reading all of its record."""
         return self.store.status(self.suite.name, self.stem(cell))
 
-    def statuses(self) -> dict[Cell, Status | None]:
+    def state(self) -> State:
+        """Of the suite's records, now."""
+        return self.store.state(self.suite.name)
+
+    def statuses(self, state: State) -> dict[Cell, Status | None]:
         """The same of every cell, faster."""
-        known = self.store.statuses(self.suite.name)
+        known = self.store.statuses(self.suite.name, state)
         return {c: known.get(stem) for c, stem in zip(self.cells, self.stems, strict=True)}
 
     def older_records(self) -> dict[Cell, Record]:

@@ -32,6 +32,7 @@ from benchbench.disk import place, writing
 from benchbench.plan import Plan
 from benchbench.record import Record, nothing_collected
 from benchbench.run import describe
+from benchbench.store import State
 from benchbench.suite import Suite
 from benchbench.terms import BadInput, Rule
 
@@ -61,10 +62,13 @@ def of_plan(plan: Plan) -> Source:
 
 
 def board_of_plan(
-    plan: Plan, form: str = "markdown", columns: Sequence[str] = (), rule: Rule | None = None
+    plan: Plan,
+    state: State,
+    form: str = "markdown",
+    columns: Sequence[str] = (),
+    rule: Rule | None = None,
 ) -> str:
     """The board of a store as text; where nothing has changed, as it was told before."""
-    state = plan.store.state(plan.suite.name)
     cells = "\n".join(plan.stems).encode()
     follows_from = {
         "suite": plan.suite.model_dump_json(),

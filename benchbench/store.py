@@ -176,9 +176,8 @@ class Store:
             self.write("summaries", key, {}, {"of": digest, "told": told})
         return told
 
-    def statuses(self, suite: str) -> dict[str, Status]:
+    def statuses(self, suite: str, state: State) -> dict[str, Status]:
         """What became of every cell that has a record, by the stem of its name."""
-        state = self.state(suite)
 
         def others() -> dict[str, Status]:
             """All that are not scored."""

@@ -101,50 +101,54 @@ def records(store):
     return store
 
 
+def statuses(store, suite="tiny"):
+    return store.statuses(suite, store.state(suite))
+
+
 def test_statuses_are_read_again_as_soon_as_a_record_is_another(records, monkeypatch):
     read = []
     monkeypatch.setattr("benchbench.store.read_status", lambda p: read.append(p) or read_status(p))
     first = {"a": "scored", "b": "failed", "c": "scored"}
     for _ in range(2):  # just written: another change might not show in the time
-        assert records.statuses("tiny") == first
+        assert statuses(records) == first
     assert len(read) == 6 and not (records.root / "summaries").exists()
     an_hour_ago(records)
     for _ in range(3):
-        assert records.statuses("tiny") == first
+        assert statuses(records) == first
     assert len(read) == 9
     place(records.records("tiny") / "b.json", b'{\n "status": "scored"\n}\n')
-    assert records.statuses("tiny") == {**first, "b": "scored"}
+    assert statuses(records) == {**first, "b": "scored"}
     an_hour_ago(records)
     (records.records("tiny") / "b.json").unlink()
-    assert records.statuses("tiny") == {"a": "scored", "c": "scored"} == records.statuses("tiny")
+    assert statuses(records) == {"a": "scored", "c": "scored"} == statuses(records)
     place(records.records("tiny") / "d.json", b'{\n "status": "oom"\n}\n')
-    assert records.statuses("tiny")["d"] == "oom" and records.statuses("other") == {}
+    assert statuses(records)["d"] == "oom" and statuses(records, "other") == {}
 
 
 def test_a_file_that_takes_the_time_and_size_of_another_is_not_taken_for_it(records):
     an_hour_ago(records)
-    assert records.statuses("tiny")["b"] == "failed"
+    assert statuses(records)["b"] == "failed"
     path = records.records("tiny") / "b.json"
     times = path.stat().st_mtime_ns
     place(path, path.read_bytes().replace(b"failed", b"scored"))
     os.utime(path, ns=(times, times))
-    assert records.statuses("tiny")["b"] == "scored"
+    assert statuses(records)["b"] == "scored"
 
 
 def test_a_summary_that_is_damaged_or_cannot_be_written_is_told_anew(records, monkeypatch):
     an_hour_ago(records)
-    told = records.statuses("tiny")
+    told = statuses(records)
     (path,) = (records.root / "summaries").iterdir()
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.warns(UserWarning, match="is damaged"):
-        assert records.statuses("tiny") == told
+        assert statuses(records) == told
     path.unlink()
 
     def full(*paths):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.replace", full)
-    assert records.statuses("tiny") == told and not path.exists()
+    assert statuses(records) == told and not path.exists()
 
 
 def test_a_store_that_cannot_be_written_is_refused(tmp_path):

@@ -76,7 +76,8 @@ def leaderboard(
     if Path(suite).is_dir():
         told = render(board(source_of(suite, rule, store, data, device), more), form)
     else:
-        told = board_of_plan(make_plan(suite, store, data, device), form, more, rule)
+        plan = make_plan(suite, store, data, device)
+        told = board_of_plan(plan, plan.state(), form, more, rule)
     click.echo(told, nl=False)
 
 

@@ -209,7 +209,8 @@ def run(
     if dry_run:
         show_plan(plan, cells, budget, processes_here(engine))
         return
-    known = plan.statuses()
+    state = plan.state()
+    known = plan.statuses(state)
     to_do = [cell for cell in cells if known[cell] not in DONE]
     for cell in to_do:
         plan.check(cell)
@@ -227,8 +228,10 @@ def run(
     )
     with raised_by(), Progress(len(to_do)) as progress:
         run_on(engine, job, plan, to_do, progress)
-    click.echo(board_of_plan(plan), nl=False)
-    known = plan.statuses() if to_do else known
+    if to_do:
+        state = plan.state()
+        known = plan.statuses(state)
+    click.echo(board_of_plan(plan, state), nl=False)
     if any(known[cell] != "scored" for cell in cells):
         sys.exit(1)
 
@@ -247,7 +250,7 @@ def status(suite: str, store: Path, data: Path, device: str, only: str) -> None:
     plan = make_plan(suite, store, data, device)
     cells = chosen_cells(plan, only)
     older = plan.older_records()
-    known = plan.statuses()
+    known = plan.statuses(plan.state())
     states = Counter(
         known[cell] or ("stale, to run again" if cell in older else "to run") for cell in cells
     )
