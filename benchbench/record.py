@@ -355,7 +355,7 @@ def record_of(content: bytes) -> Record:
 def unsealed(content: bytes) -> bytes:
     """A record's fields but for the sha256 of the others. ValueError if that is of something else.
 
-    Records that are older than 2026-12 have none.
+    Records of 2026-11 and before may have none.
     """
     if not content.startswith(SEAL):
         return content
