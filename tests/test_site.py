@@ -49,6 +49,7 @@ from benchbench.record import (
     prediction_name,
     read_record,
     record_of,
+    unsealed,
 )
 from benchbench.suite import conditions_of
 from benchbench.terms import BadInput
@@ -576,7 +577,7 @@ def many(template: Record, folder: Path) -> None:
     shifts = [(a, b) for a in names for b in names if a != b]
     methods = [f"method number {n}" for n in range(100)]
     labels = {name: random.randint(0, 10, 500) for name in names}
-    fields, curves = json.loads(template.text()), {}
+    fields, curves = json.loads(unsealed(template.text().encode())), {}
     (folder / "records").mkdir(parents=True)
     for (n, method), (source, target), seed in product(enumerate(methods), shifts, range(5)):
         right = random.rand(500) < 0.3 + 0.004 * n
