@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pydantic import ValidationError
-
 from benchbench.disk import writing
-from benchbench.record import record_of
+from benchbench.record import record_of, why_none
 from benchbench.store import Store
 from benchbench.terms import BadInput
 
@@ -99,8 +97,7 @@ def take(
         try:
             record = record_of(content_of(tar, members[name]))
         except ValueError as error:
-            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-            taken.refused += (f"{name} is no record: {why}",)
+            taken.refused += (f"{name} is no record: {why_none(error)}",)
             return
         place = PurePosixPath(name)
         beside = place.with_suffix(".safetensors").as_posix()

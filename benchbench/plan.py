@@ -136,8 +136,8 @@ class Plan:
         key = self._first_key(cell.method.encoder, cell.seed)
         links: list[Link] = []
         for depth, stage in enumerate(cell.method.chain):
-            at = (cell.method.encoder, stage, depth, cell.shift, cell.labelled)
-            link, key_from = self._link(*at)
+            encoder, shift, labels = cell.method.encoder, cell.shift, cell.labelled
+            link, key_from = self._link(encoder, stage, depth, shift, labels)
             start, key = key, key_from(previous=key, seed=cell.seed)
             links.append(link(start=start, key=key))
         return links

@@ -366,6 +366,11 @@ def unsealed(content: bytes) -> bytes:
     return body
 
 
+def why_none(error: ValueError) -> str:
+    """Of what `record_of` raised: the first thing that is wrong."""
+    return str(error.errors()[0]["msg"] if isinstance(error, ValidationError) else error)
+
+
 def _sha256(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode()
 

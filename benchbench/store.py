@@ -158,7 +158,7 @@ class Store:
         return State(digest, stems, time.time_ns() - newest > SETTLED_AFTER)
 
     def recalled(
-        self, name: str, of: Mapping[str, Any], state: "State", tell: Callable[[], Told]
+        self, name: str, of: Mapping[str, Any], state: State, tell: Callable[[], Told]
     ) -> Told:
         """What was told under the name, where it was told of the same; else it is told, and kept.
 

@@ -9,14 +9,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from benchbench.contracts import Task
 from benchbench.data.prepare import opened, pixels_in
 from benchbench.diagnose.geometry import diagnostics_key
 from benchbench.keys import features_key, first_key, snapshot_key
 from benchbench.plan import Plan, versions_of
-from benchbench.record import read_record, unsealed
+from benchbench.record import read_record, unsealed, why_none
 from benchbench.store import Store, artifact_of
 from benchbench.suite import Cell
 from benchbench.terms import BadInput
@@ -226,10 +226,9 @@ def all_needs(store: Store) -> Iterator[Needs]:
                 content = Path(entry).read_bytes()
                 yield Needs.model_validate_json(unsealed(content))
             except ValueError as error:
-                why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
                 raise BadInput(
-                    f"{entry.path} is not a record: {why}; what it needs is unknown, and "
-                    "nothing is removed"
+                    f"{entry.path} is not a record: {why_none(error)}; what it needs is unknown, "
+                    "and nothing is removed"
                 ) from None
             except OSError as error:
                 raise BadInput(f"{entry.path} cannot be read: {error.strerror}") from None
