@@ -358,6 +358,10 @@ def unsealed(content: bytes) -> bytes:
     Records of 2026-11 and before may have none.
     """
     if not content.startswith(SEAL):
+        if b'"sha256"' in content and "sha256" in json.loads(content):
+            raise ValueError(
+                "it was written anew by something else, and its sha256 no longer holds"
+            )
         return content
     said, _, rest = content.removeprefix(SEAL).partition(SEALED)
     body = b"{" + rest

@@ -327,6 +327,9 @@ def test_a_record_refuses_what_a_record_cannot_say(plan_of):
     path.write_text(text.replace('"train": 0', '"train": 1'))
     with pytest.raises(BadInput, match="is not a record: it was changed after it was written"):
         read_record(path)
+    path.write_text(json.dumps(json.loads(text)))
+    with pytest.raises(BadInput, match="is not a record: it was written anew by something else"):
+        read_record(path)
 
 
 def test_ten_readouts_of_an_encoder_are_diagnosed_once(plan_of, monkeypatch):

@@ -19,8 +19,9 @@ from benchbench.diagnose import measure
 from benchbench.diagnose.connectivity import Connectivity, Estimate
 from benchbench.diagnose.measure import Meter
 from benchbench.diagnose.mistakes import Effort
-from benchbench.diagnose.search import STARTUP, Search, Trial, search
+from benchbench.diagnose.search import STARTUP, USUAL, Finalist, Search, Trial, search
 from benchbench.diagnose.space import STEPS, Step, drawn, random_composition, spelled, steps_for
+from benchbench.finalists import pretrained
 from benchbench.machine import Machine
 from benchbench.spelling import parse, split_pipeline
 from benchbench.store import Store
@@ -115,6 +116,7 @@ def test_steps_have_one_order_values_two_digits_and_something_is_always_in(catal
     for seed in range(200):
         names = [parse(step)[0] for step in split_pipeline(random_composition(steps, seed))]
         assert names == sorted(set(names), key=order.index)
+        assert {"random_resized_crop", "color_jitter"} <= set(names)
         sizes.append(len(names))
         for value in drawn(steps, seed).values():
             assert value == round(value, 2)
@@ -161,6 +163,7 @@ def test_what_connects_scores_more_than_what_keeps_or_destroys_everything():
     connecting = trial(0.1, 0.15, 0.02, 0.1).score
     assert connecting > trial(0.0005, 0.004, 0.0005, 0.004).score, "nothing is changed"
     assert connecting > trial(0.02, 0.15, 0.02, 0.1).score, "classes meet each other as often"
+    assert connecting > trial(0.1, 0.15, 0.02, 0.2).score, "source classes are less apart"
     assert trial(0.5, 0.5, 0.5, 0.5).score == -0.5
 
 
@@ -169,6 +172,26 @@ def test_a_trial_that_hides_the_class_ranks_behind_all_others():
     assert hidden.score < 0
     result = Search(SHIFT, "random", 1.0, (), (hidden, poor, poor))
     assert [found.augmentation for found in result.ranked] == ["poor", "hidden"]
+
+
+def test_the_usual_ones_and_the_best_that_show_the_classes_enter_the_final():
+    found = (trial(0.1, 0.1, 0.05, 0.1, "b"), trial(0.1, 0.1, 0.01, 0.1, "a"))
+    hidden = trial(0.5, 0.5, 0.1, 0.3, "hidden")
+    usual = (trial(0.1, 0.1, 0.1, 0.1, "u"), trial(0.1, 0.1, 0.01, 0.1, "a"))
+    result = Search(SHIFT, "random", 1.0, usual, (hidden, *found))
+    assert result.entrants(3) == ["u", "a", "b"] and result.entrants(1) == ["u", "a"]
+    assert result.best == "a"
+
+
+def test_a_final_takes_what_reads_the_source_best_and_of_equals_the_first():
+    def best(*finalists):
+        trials = (trial(0.1, 0.1, 0.01, 0.1, "t"),)
+        return Search(SHIFT, "random", 1.0, (), trials, finalists).best
+
+    usual, found = Finalist("u", 0.9), Finalist("t", 0.9)
+    failed = Finalist("f", None, "Diverged: the loss is nan")
+    assert best(usual, found) == "u" and best(usual, Finalist("x", 0.91), found) == "x"
+    assert best(failed, Finalist("z", 0.0)) == "z" and best(failed) == "t"
 
 
 # What is read, and how it goes on
@@ -232,11 +255,35 @@ def test_no_label_of_the_target_is_read(pack, meter_of):
     assert told(source) != told(results[0]), "the source's are"
 
 
+def test_a_final_reads_no_label_of_the_target_and_trains_nothing_twice(pack, meter_of, catalog):
+    torch.manual_seed(0)
+    dataset = catalog.resolve("dataset", "digits")  # named in records, and no more
+
+    def final(pack, store, *augmentations):
+        told, meter = [], meter_of(pack, store)
+        finalists = pretrained(meter, dataset, SHIFT, augmentations, 20, told.append)
+        assert list(finalists) == told
+        return finalists
+
+    first = final(pack, "0", USUAL[0], "invert")
+    assert final(with_noise(pack, "right"), "1", USUAL[0], "invert") == first
+    assert final(with_noise(pack, "left"), "2", USUAL[0], "invert") != first, "the source's are"
+    stages = meter_of(pack, "0").store.root / "stages"
+    before = {path: path.stat().st_mtime_ns for path in stages.iterdir()}
+    assert final(pack, "0", USUAL[0], "invert", "noise")[:2] == first
+    after = {path: path.stat().st_mtime_ns for path in stages.iterdir()}
+    assert before.items() <= after.items() and len(after) == len(before) + 1
+
+
 def test_texts_are_searched(meter_of):
     meter = meter_of(in_memory(sentences(60)), encoder="transformer(width=16, depth=1)", steps=20)
     steps = steps_for(meter.catalog, meter.pack.task)
     result = search(meter, SHIFT, steps, 2, "random", lambda which, trial: None)
     assert [trial.augmentation for trial in result.usual] == ["token_dropout"]
+    dataset, entrants = meter.catalog.resolve("dataset", "digits"), result.entrants(1)
+    final = pretrained(meter, dataset, SHIFT, entrants, 5, lambda finalist: None)
+    assert [finalist.augmentation for finalist in final] == entrants
+    assert all(finalist.source is not None for finalist in final)
 
 
 def test_without_optuna_one_sentence_says_how_to_get_it(pack, meter_of, monkeypatch):
@@ -273,7 +320,7 @@ def test_the_command_prints_every_trial_and_a_line_for_a_suite(tmp_path, catalog
     )
     words = ["search", "flicker", "--plugin", str(plugin), "--shift", "left > right", "--trials"]
     words += ["2", "--steps", "60", "--encoder", "small_cnn(width=4)", "--among", "invert, cutout"]
-    words += ["--device", "cpu", "--store", str(tmp_path / "store")]
+    words += ["--device", "cpu", "--store", str(tmp_path / "store"), "--pretrain-steps", "5"]
 
     def run(*more):
         result = CliRunner().invoke(main, [*words, *more])
@@ -284,8 +331,10 @@ def test_the_command_prints_every_trial_and_a_line_for_a_suite(tmp_path, catalog
     result = run()
     assert result.exit_code == 0, result.stderr
     lines = result.stderr.splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["usual"] * 2 + ["trial 1", "trial 2"]
-    assert "simclr_views" in lines[0] and "randaugment" in lines[1]
+    parts = [line.partition(":")[0] for line in lines]
+    assert parts[:4] == ["usual"] * 2 + ["trial 1", "trial 2"]
+    assert len(parts) > 6 and set(parts[4:]) == {"final"}
+    assert USUAL[0] in lines[0] and "randaugment" in lines[1] and USUAL[0] in lines[4]
     line = result.stdout.splitlines()[-1]
     best = json.loads(line.removeprefix("augmentation = "))
     assert catalog.pipeline(best) and "source β" in result.stdout
@@ -293,5 +342,9 @@ def test_the_command_prints_every_trial_and_a_line_for_a_suite(tmp_path, catalog
     fields = json.loads(run("--format", "json", "--sampler", "random").stdout)
     assert fields["best"] == best and len(fields["trials"]) == 2
     assert fields["usual"][0]["alpha"]["rows"] and 0 <= fields["agreement"] <= 1
+    read = {each["augmentation"]: each["source"] for each in fields["finalists"]}
+    assert best == max(read, key=read.__getitem__) and len(read) == len(parts) - 4
+    without = json.loads(run("--format", "json", "--finalists", "0").stdout)
+    assert not without["finalists"] and without["trials"] == fields["trials"]
     wrong = run("--among", "invert, cutot")
     assert wrong.exit_code == 2 and "did you mean 'cutout'" in wrong.stderr

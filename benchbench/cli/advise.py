@@ -130,11 +130,10 @@ def usual(meter: Meter) -> list[str]:
     Colours, say, want one channel or three. BadInput if there is none.
     """
     from benchbench.diagnose.space import fits
-    from benchbench.spelling import split_pipeline
 
     catalog, task = meter.catalog, meter.pack.task
     every = OF_TEXTS if meter.pack.vocabulary else TRIED
-    found = [a for a in every if all(fits(catalog, task, step) for step in split_pipeline(a))]
+    found = [text for text in every if fits(catalog, task, text)]
     if not found:
         raise BadInput("none of the usual augmentations is for such data; say --augmentation")
     return found

@@ -10,7 +10,7 @@ from benchbench.cli.meter import Measuring, meter_options
 from benchbench.cli.options import plugin_options
 
 if TYPE_CHECKING:
-    from benchbench.diagnose.search import Sampler, Trial
+    from benchbench.diagnose.search import Finalist, Sampler, Trial
 
 
 @click.command()
@@ -31,6 +31,20 @@ if TYPE_CHECKING:
     help="Of these augmentations only; others than those with known ranges keep their defaults. "
     "Leave out what changes the class, such as horizontal_flip of digits.",
 )
+@click.option(
+    "--finalists",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="How many of the best are pre-trained with, beside the usual ones. 0: only connectivity.",
+)
+@click.option(
+    "--pretrain-steps",
+    default=400,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Of SimCLR, in the final.",
+)
 @click.option("--format", "form", type=click.Choice(["markdown", "json"]), default="markdown")
 @meter_options
 def search(
@@ -39,25 +53,50 @@ def search(
     trials: int,
     sampler: Sampler,
     among: str | None,
+    finalists: int,
+    pretrain_steps: int,
     form: str,
     measuring: Measuring,
 ) -> None:
     """Compose augmentations that connect the domains of DATASET, without target labels.
 
-    DATASET is spelled as in a suite, and so is what is found. Nothing is measured twice: run it
-    again after an interruption, or with more trials, and it goes on.
+    The compositions that connect best, and the usual augmentations, then are pre-trained with, and
+    the one is taken whose features read the source best. DATASET is spelled as in a suite, and so
+    is what is found. Nothing is measured twice: run it again after an interruption, or with more
+    trials, and it goes on.
     """
+    from dataclasses import replace
+
     from benchbench.diagnose.search import rendered
     from benchbench.diagnose.search import search as searched
     from benchbench.diagnose.space import steps_for
+    from benchbench.finalists import pretrained
+    from benchbench.interrupts import raised_by
     from benchbench.suite import Shift
 
     def watch(which: str, trial: Trial) -> None:
         click.echo(f"{which}: {trial.score:.2f}  {trial.augmentation}", err=True)
 
+    def watch_final(finalist: Finalist) -> None:
+        told = finalist.reason if finalist.source is None else f"{100 * finalist.source:.1f}"
+        click.echo(f"final: {told}  {finalist.augmentation}", err=True)
+
     text, meter = measuring.meter(dataset)
     wanted = Shift.parse(shift, meter.pack.domain_names)
     names = [name.strip() for name in among.split(",")] if among else ()
     space = steps_for(meter.catalog, meter.pack.task, names)
-    result = searched(meter, wanted, space, trials, sampler, watch)
+    with raised_by():
+        result = searched(meter, wanted, space, trials, sampler, watch)
+        if finalists:
+            result = replace(
+                result,
+                finalists=pretrained(
+                    meter,
+                    meter.catalog.resolve("dataset", text),
+                    wanted,
+                    result.entrants(finalists),
+                    pretrain_steps,
+                    watch_final,
+                ),
+            )
     click.echo(rendered(text, meter, result, form), nl=False)

@@ -3,16 +3,16 @@
 Nothing is read of the target but its rows. Its labels are those that two classifiers of the source
 agree on, made once for the shift, so that all trials are measured by the same.
 
-A trial's score is log(α/γ) (Shen et al. 2022, arXiv:2204.00570), with ``FLOOR`` added to both: what
-predicts target accuracy on leaderboards/connectivity, where log(β/γ) adds nothing to it. Without
-the floor an augmentation that does next to nothing would win by a ratio of two errors that are too
-small to be measured. Chosen by it among the seven there, with true labels, an augmentation reads
-43.8 % of the target on average over 28 shifts; by min(log α/γ, log β/γ) with the same floor, 41.6.
+A trial's score is log(α/γ) (Shen et al. 2022, arXiv:2204.00570), which predicts target accuracy on
+leaderboards/connectivity, less half of the logarithm of source β, the error of telling two source
+classes apart, which needs no assumed label: an augmentation that connects domains is of no use
+where it connects classes, too. ``FLOOR`` is added to each, so that what does next to nothing does
+not win by a ratio of errors that are too small to be measured. Where source β is above
+``MOST_MISTAKEN``, half way to chance, the score is the negative of it or less, and the trial ranks
+behind all others.
 
-An augmentation that destroys everything has ratios of 1, which may be the best of a poor lot. So
-source classes, whose labels are known, must stay visible: where they are taken for each other with
-an error above ``MOST_MISTAKEN``, half way to chance, the score is the negative of this error or
-less, and the trial ranks behind all others.
+How much an augmentation teaches, none of this tells. So the best few are pre-trained with, beside
+the usual ones, and the one counts whose features read the source best (benchbench/finalists.py).
 """
 
 import json
@@ -37,7 +37,12 @@ FLOOR = 0.003  # added to each error
 MOST_MISTAKEN = 0.25
 STARTUP = 6  # random trials, before Optuna has something to go on
 SHOWN = 5  # compositions in a table
-USUAL = ("simclr_views", "randaugment", "token_dropout")  # compared with; the first makes labels
+LABELLED = ("simclr_views", "token_dropout")  # the first that fits makes labels
+USUAL = (  # compared with; the first is what the suites that are shipped use
+    "random_resized_crop(scale=(0.3, 1.0)) | color_jitter | greyscale | gaussian_blur",
+    "randaugment",
+    "token_dropout",
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,17 @@ class Trial:
     @property
     def score(self) -> float:
         ratio = log((self.found.alpha.value + FLOOR) / (self.found.gamma.value + FLOOR))
-        return ratio if self.visible else min(ratio, -self.source_error)
+        score = ratio - log(self.source_error + FLOOR) / 2
+        return score if self.visible else min(score, -self.source_error)
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """An augmentation that was pre-trained with."""
+
+    augmentation: str
+    source: float | None  # accuracy of the readout on validation rows of the source
+    reason: str | None = None  # why there is none
 
 
 @dataclass(frozen=True)
@@ -68,12 +83,26 @@ class Search:
     agreement: float  # of the classifiers that labelled the target
     usual: tuple[Trial, ...]
     trials: tuple[Trial, ...]  # in the order in which they were made
+    finalists: tuple[Finalist, ...] = ()  # the usual ones first
 
     @cached_property
     def ranked(self) -> list[Trial]:
         """Each composition once, the best first."""
         each = {trial.augmentation: trial for trial in self.trials}
         return sorted(each.values(), key=lambda t: (t.visible, t.score), reverse=True)
+
+    @property
+    def best(self) -> str:
+        """What reads the source best, of equals the first; without a final, what scores most."""
+        read = [finalist for finalist in self.finalists if finalist.source is not None]
+        if read:
+            return max(read, key=lambda finalist: finalist.source or 0).augmentation
+        return self.ranked[0].augmentation
+
+    def entrants(self, count: int) -> list[str]:
+        """To a final: the usual augmentations, and the best compositions that show the classes."""
+        found = [trial.augmentation for trial in self.ranked if trial.visible][:count]
+        return [*dict.fromkeys([*(trial.augmentation for trial in self.usual), *found])]
 
 
 def search(
@@ -92,8 +121,12 @@ def search(
     """
     draws = SAMPLERS[sampler](steps, meter.seed)
     values = next(draws)
-    usual = [name for name in USUAL if fits(meter.catalog, meter.pack.task, name)] or ["none"]
-    pseudo = pseudo_labels(meter, usual[0], shift)
+    task = meter.pack.task
+    usual, labelled = (
+        [text for text in texts if fits(meter.catalog, task, text)] or ["none"]
+        for texts in (USUAL, LABELLED)
+    )
+    pseudo = pseudo_labels(meter, labelled[0], shift)
     sources = {meter.pack.domain_names.index(name) for name in shift.sources}
 
     def tried(which: str, augmentation: str) -> Trial:
@@ -147,7 +180,7 @@ def distributions_of(steps: Sequence[Step]) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for step in steps:
-        found[step.name] = CategoricalDistribution((0, 1))
+        found[step.name] = CategoricalDistribution((1,) if step.always else (0, 1))
         for options in step.ranges:
             low, high = options.low, options.high
             found[step.place(options)] = (
@@ -166,7 +199,6 @@ SAMPLERS: dict[Sampler, Callable[[Sequence[Step], int], Generator[Drawn, float, 
 
 def rendered(dataset: str, meter: Meter, result: Search, form: str) -> str:
     """As markdown or json."""
-    best = result.ranked[0]
     if form == "json":
         fields = {
             "dataset": dataset,
@@ -176,10 +208,11 @@ def rendered(dataset: str, meter: Meter, result: Search, form: str) -> str:
             "steps": meter.effort.steps,
             "seed": meter.seed,
             "sampler": result.sampler,
-            "best": best.augmentation,
+            "best": result.best,
             "agreement": result.agreement,
             "trials": [told(trial) for trial in result.trials],
             "usual": [told(trial) for trial in result.usual],
+            "finalists": [vars(finalist) for finalist in result.finalists],
         }
         return json.dumps(fields, indent=1, allow_nan=False) + "\n"
     head = ["", "score", "augmentation", "α", "β", "γ", "α/γ", "β/γ", "source β"]
@@ -187,7 +220,30 @@ def rendered(dataset: str, meter: Meter, result: Search, form: str) -> str:
     body = [row(name, trial) for name, trial in named + [("usual", t) for t in result.usual]]
     align = ["left", "right", "left"] + ["right"] * (len(head) - 3)
     text = tabulate(body, head, tablefmt="github", disable_numparse=True, colalign=align)
-    return f"{text}\n\n{legend(result)}\n\naugmentation = {json.dumps(best.augmentation)}\n"
+    parts = [text, legend(result), final(result), f"augmentation = {json.dumps(result.best)}"]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def final(result: Search) -> str:
+    """What pre-training with the best and the usual ones said."""
+    if not result.finalists:
+        return ""
+    body = [
+        [
+            f"{100 * finalist.source:.1f}" if finalist.source is not None else finalist.reason,
+            finalist.augmentation.replace("|", "\\|"),
+        ]
+        for finalist in result.finalists
+    ]
+    text = tabulate(
+        body, ["source", "pre-trained with"], tablefmt="github", disable_numparse=True,
+        colalign=["right", "left"],
+    )  # fmt: skip
+    return (
+        f"{text}\n\n*source*: what a linear readout gets right of the source's validation rows, in "
+        "%, after SimCLR on the rows of source and target; connectivity does not know how much an "
+        "augmentation teaches. The best of these is taken, of equals the first."
+    )
 
 
 def row(name: str, trial: Trial) -> list[str]:
@@ -224,12 +280,11 @@ def legend(result: Search) -> str:
         f"often (source β above {MOST_MISTAKEN}): none can be recommended."
     )
     return (
-        f"*score*: log(α/γ), with {FLOOR} added to both; it is connectivity and no accuracy, which "
-        f"`benchbench run` measures, and the best of {len(result.trials)} noisy values is too "
-        "high. *α/γ*, *β/γ*: how much "
-        "more a class meets itself in the other domain, and two classes each other in one, than "
-        "what differs in both; *source β*: of the source alone. No target label was read: the "
-        "target's rows have the labels on which two classifiers of the source agree. They agree on "
-        f"{result.agreement:.0%}, which is about how often one of them is right, unless the shift "
-        f"misleads both alike.{lost}"
+        f"*score*: log(α/γ) less half of log(source β), with {FLOOR} added to each; it is no "
+        f"accuracy, and the best of {len(result.trials)} noisy values is too high. *α/γ*, *β/γ*: "
+        "how much more a class meets itself in the other domain, and two classes of one domain "
+        "meet, than what differs in both; *source β*: of the source alone. No target label was "
+        "read: the target's rows have the labels on which two classifiers of the source agree, "
+        f"{result.agreement:.0%} of them, which is about how often one is right, unless the "
+        f"shift misleads both alike.{lost}"
     )

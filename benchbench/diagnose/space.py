@@ -57,13 +57,14 @@ class Step:
 
     name: str
     ranges: tuple[Range, ...] = ()
+    always: bool = False  # in every composition
 
     def place(self, options: Range) -> str:
         return f"{self.name}.{options.option}"
 
 
 STEPS = (  # in the order in which they are applied: place, colour, what hides
-    Step("random_resized_crop", (Range("scale", 0.08, 0.9, up_to_one),)),
+    Step("random_resized_crop", (Range("scale", 0.08, 0.8, up_to_one),), always=True),
     Step(
         "affine",
         (
@@ -77,11 +78,12 @@ STEPS = (  # in the order in which they are applied: place, colour, what hides
     Step(
         "color_jitter",
         (
-            Range("brightness", 0.0, 1.0),
-            Range("contrast", 0.0, 1.0),
-            Range("saturation", 0.0, 1.0),
-            Range("hue", 0.0, 0.5),
+            Range("brightness", 0.1, 0.9),
+            Range("contrast", 0.1, 0.9),
+            Range("saturation", 0.1, 0.9),
+            Range("hue", 0.02, 0.4),
         ),
+        always=True,
     ),
     Step("stain_jitter", (Range("sigma", 0.02, 0.3),)),
     Step("greyscale", (Range("p", 0.1, 0.8),)),
@@ -116,19 +118,21 @@ def steps_for(catalog: Catalog, task: Task, among: Sequence[str] = ()) -> tuple[
     return steps
 
 
-def fits(catalog: Catalog, task: Task, name: str) -> bool:
-    """Whether an augmentation is on offer, and can be built for such data."""
+def fits(catalog: Catalog, task: Task, text: str) -> bool:
+    """Whether ``a | b(key=value)`` is on offer, and can be built for such data."""
     try:
-        choice = catalog.resolve("augmentation", name)
-        check_modality(choice, task, catalog)
-        choice.build(task)
+        for choice in catalog.pipeline(text):
+            check_modality(choice, task, catalog)
+            choice.build(task)
     except BadInput:
         return False
     return True
 
 
 def drawn(steps: Sequence[Step], seed: int) -> Drawn:
-    """At random: a step is in with the same probability as every other, values are uniform."""
+    """At random, values uniformly; what is not always in is in with one probability for all."""
+    kept = sum(step.always for step in steps)
+    share = min(0.5, (MEAN_STEPS - kept) / max(len(steps) - kept, 1))
     generator = torch.Generator().manual_seed(derive_seed(seed, "composition"))
 
     def between(low: int, high: int) -> int:
@@ -136,8 +140,8 @@ def drawn(steps: Sequence[Step], seed: int) -> Drawn:
 
     values: dict[str, float] = {}
     for step in steps:
-        share = min(0.5, MEAN_STEPS / len(steps))
-        values[step.name] = int(torch.rand((), generator=generator) < share)
+        chance = float(torch.rand((), generator=generator))
+        values[step.name] = int(step.always or chance < share)
         for options in step.ranges:
             grain = 1 if options.whole else GRAIN
             number = between(round(options.low / grain), round(options.high / grain)) * grain
