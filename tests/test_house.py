@@ -28,7 +28,7 @@ FLOORS = (  # a module imports only from the floors above it in this list
     {"run", "checks"},
     {"estimate", "publish", "upkeep"},
     {"launch"},
-    {"bench"},
+    {"bench", "finalists"},
     {"progress"},
     {"cli"},
     {"__main__"},
