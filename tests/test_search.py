@@ -308,7 +308,7 @@ def test_the_augmentation_that_connects_is_found_and_beats_the_usual(pack, meter
     best = searched(meter, 14, sampler).ranked[0]
     assert best.visible and "invert(" in best.augmentation
     truly = {text: meter.of(text, SHIFT)[1] for text in (best.augmentation, "simclr_views")}
-    found, usual = (min(result.log_ratios) for result in truly.values())
+    found, usual = (result.log_ratios[0] for result in truly.values())  # of α, as in the score
     assert found > usual + 0.2
 
 
