@@ -296,10 +296,14 @@ def test_without_optuna_one_sentence_says_how_to_get_it(pack, meter_of, monkeypa
 # What is found
 
 
+UNSEEN = pytest.mark.xfail(strict=True, reason="the score does not look at β/γ, the smaller here")
+KNOWN = {("random", 1): (UNSEEN,), ("random", 3): (UNSEEN,)}
+
+
 @pytest.mark.parametrize(
     ("sampler", "seed"),
     [
-        pytest.param(sampler, seed, marks=pytest.mark.slow)
+        pytest.param(sampler, seed, marks=[pytest.mark.slow, *KNOWN.get((sampler, seed), ())])
         for sampler, seed in [("optuna", 0), *product(("optuna", "random"), (1, 2, 3))]
     ],
 )
@@ -308,7 +312,7 @@ def test_the_augmentation_that_connects_is_found_and_beats_the_usual(pack, meter
     best = searched(meter, 14, sampler).ranked[0]
     assert best.visible and "invert(" in best.augmentation
     truly = {text: meter.of(text, SHIFT)[1] for text in (best.augmentation, "simclr_views")}
-    found, usual = (result.log_ratios[0] for result in truly.values())  # of α, as in the score
+    found, usual = (min(result.log_ratios) for result in truly.values())
     assert found > usual + 0.2
 
 
