@@ -8,6 +8,8 @@ from typing import Literal, get_args
 UNKNOWN = -1  # the label of a row whose class the method may not see, or nobody knows
 PADDING = -1  # the token that fills a text up to the length of the longest
 TRAIN, VAL, TEST = 0, 1, 2  # the values of `split`
+CROPS = "random_resized_crop(scale=(0.3, 1.0))"
+COLOURS = "color_jitter | greyscale | gaussian_blur"  # with CROPS, as in suites that are shipped
 
 Precision = Literal["bf16", "fp32"]
 Optimizer = Literal["adamw", "sgd", "lars"]

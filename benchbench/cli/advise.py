@@ -9,15 +9,13 @@ import click
 
 from benchbench.cli.meter import Measuring, meter_options
 from benchbench.cli.options import plugin_options, writable, written
-from benchbench.terms import BadInput
+from benchbench.terms import COLOURS, CROPS, BadInput
 
 if TYPE_CHECKING:
     from benchbench.data.pack import Pack
     from benchbench.diagnose.advice import Labels
     from benchbench.diagnose.measure import Meter
 
-CROPS = "random_resized_crop(scale=(0.3, 1.0))"
-COLOURS = "color_jitter | greyscale | gaussian_blur"
 TRIED = (f"{CROPS} | {COLOURS}", CROPS, COLOURS, f"{CROPS} | {COLOURS} | invert", "affine",
          "wilds_strong", "noise | gaussian_blur")  # fmt: skip
 OF_TEXTS = ("token_dropout", "span", "synonyms", "span | synonyms")

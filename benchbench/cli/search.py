@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -65,8 +66,6 @@ def search(
     is what is found. Nothing is measured twice: run it again after an interruption, or with more
     trials, and it goes on.
     """
-    from dataclasses import replace
-
     from benchbench.diagnose.search import rendered
     from benchbench.diagnose.search import search as searched
     from benchbench.diagnose.space import steps_for

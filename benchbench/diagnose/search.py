@@ -30,7 +30,7 @@ from benchbench.diagnose.measure import Meter
 from benchbench.diagnose.pseudo import pseudo_labels
 from benchbench.diagnose.space import GRAIN, Drawn, Step, drawn, fits, spelled
 from benchbench.suite import Shift
-from benchbench.terms import BadInput, derive_seed
+from benchbench.terms import COLOURS, CROPS, BadInput, derive_seed
 
 Sampler = Literal["random", "optuna"]
 FLOOR = 0.003  # added to each error
@@ -38,11 +38,7 @@ MOST_MISTAKEN = 0.25
 STARTUP = 6  # random trials, before Optuna has something to go on
 SHOWN = 5  # compositions in a table
 LABELLED = ("simclr_views", "token_dropout")  # the first that fits makes labels
-USUAL = (  # compared with; the first is what the suites that are shipped use
-    "random_resized_crop(scale=(0.3, 1.0)) | color_jitter | greyscale | gaussian_blur",
-    "randaugment",
-    "token_dropout",
-)
+USUAL = (f"{CROPS} | {COLOURS}", "randaugment", "token_dropout")  # compared with, and in the final
 
 
 @dataclass(frozen=True)
