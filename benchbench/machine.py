@@ -6,6 +6,7 @@ import platform
 import re
 import resource
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,8 +83,14 @@ class Machine:
             platform=f"{platform.system()} {platform.machine()}",
             device=self.name,
             threads=torch.get_num_threads(),
-            packages={name: version(name) for name in PACKAGES},
+            packages=installed(),
         )
+
+
+@cache
+def installed() -> dict[str, str]:
+    """The versions of the packages that a record names."""
+    return {name: version(name) for name in PACKAGES}
 
 
 def cpu_has_bf16() -> bool:

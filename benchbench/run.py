@@ -48,7 +48,7 @@ from benchbench.store import Artifact, packed
 from benchbench.suite import Cell, Stage
 from benchbench.terms import TEST, TRAIN, VAL, BadInput, derive_seed
 from benchbench.train import Checkpoints, Diverged, Watch, below, train
-from benchbench.validators import validate
+from benchbench.validators import Common, common_key, in_common, validate
 
 Watcher = Callable[[Stage], Watch]  # told that a stage starts; what it returns is told every step
 
@@ -139,18 +139,39 @@ def read_off(
         fitted = fit_readout(cell, objective, z, plan.pack)
         scores, predictions = score(cell, fitted, z, plan.pack)
     with timed("validate", seconds):
-        validators = validated(cell, fitted, z, plan.pack)
+        common = common_to_readouts(cell, encoder_key, z, plan)
+        validators = validated(cell, fitted, common, z, plan.pack)
     selection = Selection(rule=fitted.selection, chosen=dict(fitted.chosen))
     return Reading(selection, scores, validators, predictions, z)
 
 
-def validated(cell: Cell, fitted: Fitted, z: Mapping[str, Features], pack: Pack) -> Validators:
+def validated(
+    cell: Cell, fitted: Fitted, common: Common, z: Mapping[str, Features], pack: Pack
+) -> Validators:
     """Of the target, labels of validation rows enter the oracle's value alone."""
-    train_rows, val_rows = (known(rows_of(z, cell.labelled, s, pack)) for s in (TRAIN, VAL))
+    val_rows = known(rows_of(z, cell.labelled, VAL, pack))
     unlabelled, target_val = (rows_of(z, cell.shift.targets, s, pack) for s in (TRAIN, VAL))
     return validate(
-        fitted, train_rows, val_rows, unlabelled.z, known(target_val), pack.task.num_classes
+        fitted, common, val_rows, unlabelled.z, known(target_val), pack.task.num_classes
     )
+
+
+def common_to_readouts(
+    cell: Cell, encoder_key: str, z: Mapping[str, Features], plan: Plan
+) -> Common:
+    """What validators take from features alone, computed once for all readouts of an encoder."""
+    pack, targets = plan.pack, cell.shift.targets
+    key = common_key(encoder_key, pack.fingerprint, cell.labelled, targets)
+    kept = plan.store.once(
+        "diagnostics", key, f"validators of {cell}", lambda: common_of(cell, z, pack).packed()
+    )
+    return Common.unpacked(kept.tensors, kept.note)
+
+
+def common_of(cell: Cell, z: Mapping[str, Features], pack: Pack) -> Common:
+    train_rows, val_rows = (known(rows_of(z, cell.labelled, s, pack)) for s in (TRAIN, VAL))
+    unlabelled = rows_of(z, cell.shift.targets, TRAIN, pack)
+    return in_common(train_rows.z, val_rows.z, unlabelled.z, pack.task.num_classes)
 
 
 def named_predictions(end: Reading, earlier: Mapping[int, Reading]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from benchbench.record import read_record, unsealed, why_none
 from benchbench.store import Store, artifact_of
 from benchbench.suite import Cell
 from benchbench.terms import BadInput
+from benchbench.validators import common_key
 
 KINDS = {  # of artifacts, and what they are
     "stages": "encoders and objectives at the end of a stage",
@@ -172,6 +173,7 @@ class _Data(Told):
 
 class _Spec(Told):
     encoder: str
+    labels: str
     weights_sha256: str | None = None
 
 
@@ -251,18 +253,25 @@ def tasks_of(store: Store) -> dict[str, Task]:
     return found
 
 
+OfShift = tuple[
+    str, str, tuple[str, ...], tuple[str, ...]
+]  # an encoder, data, two lists of domains
+
+
 def needed(store: Store) -> dict[str, Set[str]]:
     """The keys that records rest on, by kind.
 
     Of a record: the stages of its chain and its snapshots; features of all of these, and of the
-    encoder before them, on its domains; and its diagnostics. An unfinished stage is needed where
-    a record names a stage that is not here. A record without scores needs nothing.
+    encoder before them, on its domains; its diagnostics, and what validators took from its
+    features and its snapshots'. An unfinished stage is needed where a record names a stage that is
+    not here. A record without scores needs nothing.
     """
     tasks = {data: (asdict(task), versions_of(task)) for data, task in tasks_of(store).items()}
     stages: set[str] = set()
-    snapshots: set[tuple[str, int]] = set()
+    snapshots: set[str] = set()
     features: set[tuple[str, str, str]] = set()  # encoder, domain, data
-    diagnostics: set[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = set()
+    diagnostics: set[OfShift] = set()
+    common: set[OfShift] = set()
     for one in all_needs(store):
         if one.artifacts is None:
             continue
@@ -270,21 +279,25 @@ def needed(store: Store) -> dict[str, Set[str]]:
         stages.update(chain)
         task = tasks.get(data.fingerprint)
         first = one.first_key(*task) if task else None
-        encoders = [*chain, *([first] if first else [])]
-        for snapshot in one.snapshots:
-            snapshots.add((chain[-1], snapshot.step))
-            encoders.append(snapshot_key(chain[-1], snapshot.step))
+        earlier = [snapshot_key(chain[-1], snapshot.step) for snapshot in one.snapshots]
+        snapshots.update(earlier)
+        encoders = [*chain, *([first] if first else []), *earlier]
         domains = (*data.sources, *data.targets)
         features.update((key, domain, data.fingerprint) for key in encoders for domain in domains)
         if encoders:
             end = chain[-1] if chain else encoders[0]
             diagnostics.add((end, data.fingerprint, data.sources, data.targets))
+            labelled = data.sources if one.spec.labels == "source" else data.targets
+            common.update(
+                (state, data.fingerprint, labelled, data.targets) for state in (end, *earlier)
+            )
     here = {entry.name.removesuffix(ENDS[0]) for entry in entries(store.root / "stages")}
     return {
         "stages": stages,
-        "snapshots": {snapshot_key(*one) for one in snapshots},
+        "snapshots": snapshots,
         "features": {features_key(*one) for one in features},
-        "diagnostics": {diagnostics_key(*one) for one in diagnostics},
+        "diagnostics": {diagnostics_key(*one) for one in diagnostics}
+        | {common_key(*one) for one in common},
         "checkpoints": stages - here,
     }
 

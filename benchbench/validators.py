@@ -5,6 +5,8 @@ target, and how rarely, is measured by Musgrave, Belongie and Lim (2022, arXiv:2
 """
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +14,11 @@ from torch import Tensor
 
 from benchbench.diagnose.geometry import FEWEST, RESOLUTION, drawn, effective_rank, enough_threads
 from benchbench.features import Features
+from benchbench.keys import key_of
 from benchbench.readout import Fitted, goodness, logistic_path, with_bias
 from benchbench.record import Validators
 
+VERSION = 1  # of what is kept of features: what is kept under another version is not read
 ROWS = 10_000  # the most rows of a side that are read
 FEW = 2_000  # the most of the target that are compared with each other, clustered or decomposed
 HELD_OUT = 5  # a row in so many chooses the penalty of the classifier of domains
@@ -25,9 +29,60 @@ TEMPERATURE = 0.05  # of soft neighbourhoods
 STARTS = 3  # of k-means, of which the best is taken
 
 
+@dataclass(frozen=True)
+class Common:
+    """What validators take from features alone: the same for all readouts of an encoder."""
+
+    rankme: float | None = None
+    ratio: Tensor | None = None  # float64 [V], `density_ratio` of the source's validation rows
+    clusters: Tensor | None = None  # int64 [M], of the target's rows that are compared
+
+    def packed(self) -> tuple[dict[str, Tensor], float | None]:
+        """As a store keeps it: tensors, and a note."""
+        tensors = {"ratio": self.ratio, "clusters": self.clusters}
+        return {name: one for name, one in tensors.items() if one is not None}, self.rankme
+
+    @classmethod
+    def unpacked(cls, tensors: Mapping[str, Tensor], note: float | None) -> "Common":
+        return cls(note, tensors.get("ratio"), tensors.get("clusters"))
+
+
+def common_key(
+    encoder_key: str, fingerprint: str, labelled: tuple[str, ...], targets: tuple[str, ...]
+) -> str:
+    """Under which what is common to all readouts of an encoder on a shift is kept."""
+    about = {"encoder": encoder_key, "data": fingerprint, "validators": VERSION}
+    return key_of({**about, "labelled": labelled, "targets": targets})
+
+
+def in_common(
+    source_train: Tensor, source_val: Tensor, target_train: Tensor, num_classes: int
+) -> Common:
+    """Of features [N, D], [V, D] and [M, D], as `validate` is told; None of what cannot be told.
+
+    Of numbers (``num_classes`` 0) it is ``rankme`` alone.
+    """
+    source, target = legible(source_train), legible(target_train)
+    if not len(target):
+        return Common()
+    with enough_threads(target.numel() * max(num_classes, 1)):
+        rankme = finite(effective_rank(target))
+        if not num_classes:
+            return Common(rankme)
+        told = min(len(source), len(target)) >= FEWEST and source_val.isfinite().all()
+        ratio = density_ratio(source, target, source_val) if told else None
+        return Common(rankme, ratio, clusters_of(target[drawn(len(target), FEW)], num_classes))
+
+
+def legible(z: Tensor) -> Tensor:
+    """The rows of [N, D] that are read; none if one of them is not finite."""
+    some = z[drawn(len(z), ROWS)]
+    return some if some.isfinite().all() else some[:0]
+
+
 def validate(
     fitted: Fitted,
-    source_train: Features,
+    common: Common,
     source_val: Features,
     target_train: Tensor,
     target_val: Features,
@@ -35,20 +90,19 @@ def validate(
 ) -> Validators:
     """What rules of selection choose by; None of what cannot be told, or is not finite.
 
-    Labels are known ones, int64 below ``num_classes``, or numbers where it is 0: then there are
-    source_val, target_val and rankme alone. ``target_train`` is [N, D], of rows whose labels are
-    read nowhere. Entropy, infomax, snd and bnm want a readout whose scores are log-odds, and take
-    its probabilities as they are: where a penalty was chosen by accuracy, they tell of it as well.
-    Of large sides a fixed draw is read, so that the same features always give the same numbers.
+    ``common`` is of the same ``source_val``, ``target_train`` and ``num_classes``. Labels are known
+    ones, int64 below ``num_classes``, or numbers where it is 0: then there are source_val,
+    target_val and rankme alone. ``target_train`` is [M, D], of rows whose labels are read nowhere.
+    Entropy, infomax, snd and bnm want a readout whose scores are log-odds, and take its
+    probabilities as they are: where a penalty was chosen by accuracy, they tell of it as well. Of
+    large sides a fixed draw is read, so that the same features always give the same numbers.
     """
-    target = target_train[drawn(len(target_train), ROWS)]
     told = {"source_val": quality(fitted, source_val), "target_val": quality(fitted, target_val)}
-    if len(target) and target.isfinite().all():
-        with enough_threads(target.numel() * max(num_classes, 1)):
-            told["rankme"] = effective_rank(target)
-            if num_classes:
-                told["dev"] = dev(fitted, source_train.z, source_val, target)
-                told |= of_predictions(fitted, target, num_classes)
+    told["rankme"] = common.rankme
+    if num_classes and len(target := legible(target_train)):
+        with enough_threads(target.numel() * num_classes):
+            told["dev"] = dev(fitted, common.ratio, source_val)
+            told |= of_predictions(fitted, target, common.clusters)
     return Validators(**{name: finite(value) for name, value in told.items()})
 
 
@@ -69,22 +123,18 @@ def quality(fitted: Fitted, rows: Features) -> float | None:
     return None if scores is None else goodness(scores, rows.labels)
 
 
-def dev(fitted: Fitted, train: Tensor, val: Features, target: Tensor) -> float | None:
+def dev(fitted: Fitted, ratio: Tensor | None, val: Features) -> float | None:
     """Minus the deep embedded validation risk (You, Wang, Long and Jordan, ICML 2019).
 
-    ``train`` and ``target``, [N, D] and [M, D], tell how much more frequent each row of ``val`` is
-    in the target. The loss is 1 of a wrong prediction and 0 of a right one, as in the authors' code
+    ``ratio``, [V], is how much more frequent each row of ``val`` is in the target. The loss is 1 of
+    a wrong prediction and 0 of a right one, as in the authors' code
     (github.com/thuml/Deep-Embedded-Validation): every readout has it, and the value is the accuracy
-    to be expected on the target, less 1. None if a side has fewer than five rows.
+    to be expected on the target, less 1.
     """
-    source = train[drawn(len(train), ROWS)]
     scores = scores_of(fitted, val.z)
-    if scores is None or min(len(source), len(target)) < FEWEST:
+    if scores is None or ratio is None:
         return None
-    if not (source.isfinite().all() and val.z.isfinite().all()):
-        return None
-    losses = (scores.argmax(1) != val.labels).double()
-    return -controlled_risk(density_ratio(source, target, val.z), losses)
+    return -controlled_risk(ratio, (scores.argmax(1) != val.labels).double())
 
 
 def controlled_risk(weights: Tensor, losses: Tensor) -> float:
@@ -132,14 +182,16 @@ def sides(source: Tensor, target: Tensor) -> Tensor:
     return torch.arange(2).repeat_interleave(torch.tensor([len(source), len(target)]))
 
 
-def of_predictions(fitted: Fitted, target: Tensor, num_classes: int) -> dict[str, float | None]:
-    """What predictions on target rows [N, D] tell of themselves."""
+def of_predictions(
+    fitted: Fitted, target: Tensor, clusters: Tensor | None
+) -> dict[str, float | None]:
+    """What predictions on target rows [N, D] tell of themselves, and beside clusters of a few."""
     few = target[drawn(len(target), FEW)]
     scores = scores_of(fitted, target if fitted.log_odds else few)
     if scores is None:
         return {}
     which = drawn(len(scores), FEW)
-    told = {"class_ami": class_ami(few, scores[which].argmax(1), num_classes)}
+    told = {"class_ami": class_ami(scores[which].argmax(1), clusters)}
     if fitted.log_odds:
         p = scores.double().softmax(1)
         told |= {"entropy": -entropy(p), "infomax": infomax(p)}
@@ -183,16 +235,26 @@ def bnm(p: Tensor) -> float:
     return torch.linalg.matrix_norm(p, "nuc").item() / largest
 
 
-def class_ami(z: Tensor, predicted: Tensor, num_classes: int) -> float | None:
-    """The adjusted mutual information of predictions [N] and clusters of features [N, D].
+def class_ami(predicted: Tensor, clusters: Tensor | None) -> float | None:
+    """The adjusted mutual information of predictions [N] and `clusters_of` the same rows.
 
-    ClassAMI of Musgrave et al. 2022 (arXiv:2208.07360): as many k-means clusters as classes, here
-    of features of length 1. None of fewer rows than classes, or if there is but one cluster. By one
-    thread, as k-means of several adds up in any order.
+    ClassAMI of Musgrave et al. 2022 (arXiv:2208.07360).
+    """
+    from sklearn.metrics import adjusted_mutual_info_score  # type: ignore[import-untyped]
+
+    if clusters is None:
+        return None
+    return float(adjusted_mutual_info_score(predicted.numpy(), clusters.numpy()))
+
+
+def clusters_of(z: Tensor, num_classes: int) -> Tensor | None:
+    """int64 [N]: as many k-means clusters of features [N, D] as classes, here of length 1.
+
+    None of fewer rows than classes, or if there is but one cluster. By one thread, as k-means of
+    several adds up in any order.
     """
     from sklearn.cluster import KMeans  # type: ignore[import-untyped]
     from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
-    from sklearn.metrics import adjusted_mutual_info_score  # type: ignore[import-untyped]
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     if len(z) < num_classes:
@@ -203,4 +265,4 @@ def class_ami(z: Tensor, predicted: Tensor, num_classes: int) -> float | None:
         clusters = k_means.fit_predict(F.normalize(z.double(), dim=1).numpy())
     if clusters.min() == clusters.max():
         return None
-    return float(adjusted_mutual_info_score(predicted.numpy(), clusters))
+    return torch.from_numpy(clusters).long()

@@ -31,6 +31,7 @@ from benchbench.run import describe
 from benchbench.store import Store
 from benchbench.suite import Cell, Method, MethodTable, Shift, Stage, StageTable, Suite, TuneTable
 from benchbench.terms import Budget
+from benchbench.validators import common_key
 
 CPU = Machine(torch.device("cpu"), "fp32")
 SUITE = {
@@ -597,6 +598,10 @@ def test_the_content_of_a_file_that_a_readout_reads_is_in_its_key(planned, tmp_p
         (
             diagnostics_key,
             {"encoder_key": "e", "fingerprint": "f", "sources": ("a",), "targets": ("b",)},
+        ),
+        (
+            common_key,
+            {"encoder_key": "e", "fingerprint": "f", "labelled": ("a",), "targets": ("b",)},
         ),
         (
             first_key,

@@ -22,6 +22,7 @@ from benchbench.launch.local import run_cells
 from benchbench.record import Diagnostics, Record, read_record, read_records
 from benchbench.run import diagnosed, execute, stored_features
 from benchbench.terms import BadInput
+from benchbench.validators import in_common
 
 METHODS = """
 name = "tiny"
@@ -332,19 +333,23 @@ def test_a_record_refuses_what_a_record_cannot_say(plan_of):
         read_record(path)
 
 
-def test_ten_readouts_of_an_encoder_are_diagnosed_once(plan_of, monkeypatch):
+def test_what_features_tell_is_computed_once_for_all_readouts(plan_of, monkeypatch):
     calls = []
 
-    def counted(*of):
-        calls.append(of)
-        return diagnose(*of)
+    def counted(function):
+        def also(*of):
+            calls.append(function)
+            return function(*of)
 
-    monkeypatch.setattr("benchbench.run.diagnose", counted)
+        return also
+
+    monkeypatch.setattr("benchbench.run.diagnose", counted(diagnose))
+    monkeypatch.setattr("benchbench.run.in_common", counted(in_common))
     text = SUITE.replace('["left > right"]', '["left > right", "left > odd", "left > right + odd"]')
     plan = plan_of(text + 'readout = ["linear", "ridge", "knn", "prototype", "pfa"]\n')
     records = run_all(plan).records
-    assert len(records) == 15 and len(calls) == 3
-    assert len(list((plan.store.root / "diagnostics").glob("*.safetensors"))) == 3
+    assert len(records) == 15 and calls.count(diagnose) == calls.count(in_common) == 3
+    assert len(list((plan.store.root / "diagnostics").glob("*.safetensors"))) == 6
     for shift in {record.shift for record in records}:
         (told,) = {r.diagnostics.model_dump_json() for r in records if r.shift == shift}
         assert None not in Diagnostics.model_validate_json(told).model_dump().values()

@@ -29,11 +29,13 @@ from benchbench.terms import UNKNOWN
 from benchbench.validators import (
     bnm,
     class_ami,
+    clusters_of,
     controlled_risk,
     density_ratio,
     dev,
     divided,
     entropy,
+    in_common,
     infomax,
     quality,
     snd,
@@ -88,8 +90,18 @@ def told(**changes) -> Validators:
         "target_train": TARGET.z,
         "target_val": TARGET_VAL,
         "num_classes": CLASSES,
-    }
-    return validate(**(given | changes))
+    } | changes
+    train = given.pop("source_train").z
+    val, target, count = (given[n] for n in ("source_val", "target_train", "num_classes"))
+    return validate(common=in_common(train, val.z, target, count), **given)
+
+
+def dev_of(fitted: Fitted, train: torch.Tensor, val: Features, target: torch.Tensor) -> float:
+    return dev(fitted, density_ratio(train, target, val.z), val)
+
+
+def ami_of(z: torch.Tensor, predicted: torch.Tensor) -> float | None:
+    return class_ami(predicted, clusters_of(z, CLASSES))
 
 
 def known_of(values: Validators) -> dict[str, float]:
@@ -183,22 +195,22 @@ def test_class_ami_is_that_of_scikit_learn():
     unit = z.double().numpy() / np.linalg.norm(z.double().numpy(), axis=1, keepdims=True)
     clusters = KMeans(CLASSES, n_init=3, random_state=0).fit(unit).labels_
     expected = adjusted_mutual_info_score(predicted.numpy(), clusters)
-    assert class_ami(z, predicted, CLASSES) == pytest.approx(expected)
-    assert class_ami(100 * z, predicted, CLASSES) == pytest.approx(expected)
+    assert ami_of(z, predicted) == pytest.approx(expected)
+    assert ami_of(100 * z, predicted) == pytest.approx(expected)
 
 
 def test_class_ami_does_not_mind_names_and_is_near_zero_by_chance():
     clear = rows(200, seed=5, apart=20)
-    assert class_ami(clear.z, (clear.labels + 1) % CLASSES, CLASSES) == pytest.approx(1)
+    assert ami_of(clear.z, (clear.labels + 1) % CLASSES) == pytest.approx(1)
     chance = torch.randint(CLASSES, (200,), generator=generator(0))
-    assert abs(class_ami(clear.z, chance, CLASSES)) < 0.03
+    assert abs(ami_of(clear.z, chance)) < 0.03
 
 
 def test_class_ami_is_none_where_there_are_no_clusters():
     one = torch.zeros(8, dtype=torch.int64)
-    assert class_ami(torch.ones(8, WIDTH), one, CLASSES) is None  # scikit-learn says 1
-    assert class_ami(SOURCE.z[:3], one[:3], CLASSES) is None
-    assert class_ami(SOURCE.z, torch.zeros(200, dtype=torch.int64), CLASSES) == pytest.approx(0)
+    assert ami_of(torch.ones(8, WIDTH), one) is None  # scikit-learn says 1
+    assert ami_of(SOURCE.z[:3], one[:3]) is None
+    assert ami_of(SOURCE.z, torch.zeros(200, dtype=torch.int64)) == pytest.approx(0)
 
 
 def test_the_controlled_risk_is_that_of_its_definition():
@@ -268,8 +280,8 @@ def test_of_one_domain_dev_is_the_accuracy_on_the_source_less_one():
     source, val = rows(2000, seed=1, apart=1.5), rows(1000, seed=2, apart=1.5)
     fitted = fit(ridge, source, val)
     again = rows(2000, seed=3, apart=1.5).z
-    assert dev(fitted, source.z, val, again) + 1 == pytest.approx(quality(fitted, val), abs=0.02)
-    assert dev(fitted, source.z, val, source.z) + 1 == pytest.approx(
+    assert dev_of(fitted, source.z, val, again) + 1 == pytest.approx(quality(fitted, val), abs=0.02)
+    assert dev_of(fitted, source.z, val, source.z) + 1 == pytest.approx(
         quality(fitted, val), abs=0.005
     )
 
@@ -288,7 +300,7 @@ def test_of_a_shift_of_covariates_dev_is_the_accuracy_on_the_target_less_one():
     fitted = Fitted(lambda z: torch.stack([-z[:, 1], z[:, 1]], 1), "last")
     truth = accuracy(fitted.scores(target.z), target.labels)
     assert abs(quality(fitted, val) - truth) > 0.1
-    assert dev(fitted, source.z, val, target.z) + 1 == pytest.approx(truth, abs=0.03)
+    assert dev_of(fitted, source.z, val, target.z) + 1 == pytest.approx(truth, abs=0.03)
 
 
 def test_all_validators_are_told_of_classes_and_are_what_their_parts_say():
@@ -296,12 +308,12 @@ def test_all_validators_are_told_of_classes_and_are_what_their_parts_say():
     assert told().model_dump() == pytest.approx(
         {
             "source_val": accuracy(FITTED.scores(SOURCE_VAL.z), SOURCE_VAL.labels),
-            "dev": dev(FITTED, SOURCE.z, SOURCE_VAL, TARGET.z),
+            "dev": dev_of(FITTED, SOURCE.z, SOURCE_VAL, TARGET.z),
             "entropy": -entropy(p),
             "infomax": infomax(p),
             "snd": snd(p),
             "bnm": bnm(p),
-            "class_ami": class_ami(TARGET.z, p.argmax(1), CLASSES),
+            "class_ami": ami_of(TARGET.z, p.argmax(1)),
             "rankme": effective_rank(TARGET.z),
             "target_val": accuracy(FITTED.scores(TARGET_VAL.z), TARGET_VAL.labels),
         }
@@ -449,7 +461,7 @@ def test_of_many_rows_a_fixed_draw_is_read(monkeypatch):
     assert values.rankme == pytest.approx(effective_rank(read))
     assert values.entropy == pytest.approx(-entropy(FITTED.scores(read).softmax(1)))
     assert (values.snd, values.bnm) == pytest.approx((snd(p), bnm(p)))
-    assert values.class_ami == pytest.approx(class_ami(few, p.argmax(1), CLASSES))
+    assert values.class_ami == pytest.approx(ami_of(few, p.argmax(1)))
     seen = []
     slow = Fitted(lambda z: seen.append(len(z)) or FITTED.scores(z), "last")
     assert told(fitted=slow).class_ami == values.class_ami

@@ -30,7 +30,7 @@ from benchbench.features import Features, extract
 from benchbench.launch.local import Audience, run_cells
 from benchbench.plan import Plan, build_encoder
 from benchbench.record import Record, Validators, prediction_name
-from benchbench.run import describe, fit_readout, score, validated
+from benchbench.run import common_of, describe, fit_readout, score, validated
 from benchbench.store import Store
 from benchbench.suite import Cell, Suite
 from benchbench.terms import BadInput
@@ -160,7 +160,8 @@ def read_again(
             z[domain] = Features(features, pack.labels[rows])
     mine = {domain: z[domain] for domain in (*cell.shift.sources, *cell.shift.targets)}
     fitted = fit_readout(cell, objective, mine, pack)
-    return score(cell, fitted, mine, pack)[1], validated(cell, fitted, mine, pack)
+    common = common_of(cell, mine, pack)
+    return score(cell, fitted, mine, pack)[1], validated(cell, fitted, common, mine, pack)
 
 
 def other_validators(where: str, said: Validators, again: Validators) -> Iterator[Finding]:
