@@ -253,9 +253,8 @@ def tasks_of(store: Store) -> dict[str, Task]:
     return found
 
 
-OfShift = tuple[
-    str, str, tuple[str, ...], tuple[str, ...]
-]  # an encoder, data, two lists of domains
+# An encoder, data, and the domains on each side
+OfShift = tuple[str, str, tuple[str, ...], tuple[str, ...]]
 
 
 def needed(store: Store) -> dict[str, Set[str]]:
