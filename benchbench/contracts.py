@@ -186,6 +186,15 @@ class Objective(nn.Module, ABC):
     def after_step(self, encoder: nn.Module) -> None:
         """Called after every optimizer step, e.g. to move a momentum encoder."""
 
+    def trained_encoder(self, encoder: nn.Module) -> nn.Module:
+        """The encoder that features are read off from, and that the next stage starts from.
+
+        It has the state dict of ``encoder``, which is the one that was trained, and which is
+        returned unless an objective says otherwise, such as a teacher. The core calls it after the
+        last step and at snapshots, copies that state and trains on as before.
+        """
+        return encoder
+
     def predict(self, z: Tensor) -> Tensor:
         """Scores [N, num_outputs] from features [N, num_features], where there is a head."""
         raise NotImplementedError

@@ -283,7 +283,10 @@ def train_stage(
     watch: Watch,
     stopping: Callable[[], bool],
 ) -> tuple[str, dict[str, Any]]:
-    """Train, from where a stopped run left off, and keep the result: its sha256, and a note."""
+    """Train, from where a stopped run left off, and keep the result: its sha256, and a note.
+
+    ``encoder`` is then what is kept of it, which is the objective's ``trained_encoder``.
+    """
     store = plan.store
     if no_end := store.read("diverged", link.key):
         raise Diverged(no_end.note)
@@ -295,7 +298,8 @@ def train_stage(
         return before + time.perf_counter() - start
 
     def keep_snapshot(step: int) -> None:
-        store.write("snapshots", link.snapshot_key(step), state_of(encoder, objective))
+        tensors = state_of(objective.trained_encoder(encoder), objective)
+        store.write("snapshots", link.snapshot_key(step), tensors)
 
     try:
         losses = train(
@@ -326,7 +330,10 @@ def train_stage(
         "processes": world(),
         "losses": losses,
     }
-    digest = store.write("stages", link.key, state_of(encoder, objective), note)
+    result = objective.trained_encoder(encoder)
+    digest = store.write("stages", link.key, state_of(result, objective), note)
+    if result is not encoder:
+        encoder.load_state_dict(result.state_dict())
     store.remove("checkpoints", link.key)
     return digest, note
 

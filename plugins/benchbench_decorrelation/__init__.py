@@ -8,7 +8,11 @@ from benchbench import BadInput, Batch, Between, Objective, Task, hookimpl, sear
 
 
 class TwoViews(Objective):
-    """A loss of two views' projections, each float32 [B, width]."""
+    """A loss of two views' projections, each float32 [B, width].
+
+    The views pass one after the other through encoder and projector, so that batch norm takes its
+    statistics of each view, as in the authors' code.
+    """
 
     def __init__(self, encoder: nn.Module, hidden: int, width: int) -> None:
         super().__init__()
@@ -22,7 +26,7 @@ class TwoViews(Objective):
         )
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
-        z0, z1 = self.projector(encoder(torch.cat(batch.views))).float().chunk(2)
+        z0, z1 = (self.projector(encoder(view)).float() for view in batch.views)
         with torch.autocast(z0.device.type, enabled=False):  # sums of products of 2 B rows
             return self.loss(z0, z1)
 
@@ -112,7 +116,8 @@ class Spectral(TwoViews):
     """The spectral contrastive loss (HaoChen et al. 2021, arXiv:2106.04156).
 
     Its minimiser are the top eigenvectors of the augmentation graph. ``norm`` projects features
-    onto a sphere of that radius, as the authors' √μ; None leaves them free, as the theory has it.
+    onto a sphere of that radius, the authors' √μ, where their code projects longer ones alone; None
+    leaves them free, as the theory has it.
     """
 
     def __init__(

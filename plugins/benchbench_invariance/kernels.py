@@ -52,9 +52,13 @@ class JAN(DAN):
 
 
 def gaussians(rows: Tensor) -> Tensor:
-    """Sum over ``BANDWIDTHS`` b of exp(−d² / (2 b m)), [B, B], m the mean of d² over the batch."""
+    """Sum over ``BANDWIDTHS`` b of exp(−d² / (2 b m)), [B, B], m the mean of d² over the batch.
+
+    The scale of rows does not matter. Where all rows are the same, each value is 5.
+    """
     distance = squared_distances(rows)
-    typical = distance.detach().mean().clamp(min=1e-12)
+    mean = distance.detach().mean()
+    typical = torch.where(mean > 0, mean, 1.0)
     return sum((-distance / (2 * b * typical)).exp() for b in BANDWIDTHS)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -62,12 +63,12 @@ class Momentum(Objective):
         self.projector, self.momentum, self.progress = projector, momentum, 0.0
         self.average = copy.deepcopy(nn.Sequential(encoder, projector)).requires_grad_(False)
 
-    def targets(self, batch: Batch) -> list[Tensor]:
-        """What the average makes of the views, float32."""
-        self.progress = batch.progress
+    def targets(self, views: Iterable[Tensor], progress: float) -> list[Tensor]:
+        """What the average makes of each view, float32, at that share of the stage."""
+        self.progress = progress
         with torch.no_grad():
             self.average.train()
-            return [self.average(view).float() for view in batch.views]
+            return [self.average(view).float() for view in views]
 
     @torch.no_grad()
     def after_step(self, encoder: nn.Module) -> None:
@@ -100,7 +101,7 @@ class BYOL(Momentum):
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
         p = [self.predictor(self.projector(encoder(view))).float() for view in batch.views]
-        z = self.targets(batch)
+        z = self.targets(batch.views, batch.progress)
         return 4 - 2 * cosine(p[0], z[1]) - 2 * cosine(p[1], z[0])
 
 
@@ -135,7 +136,7 @@ class MoCo(Momentum):
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
         query = F.normalize(self.projector(encoder(batch.views[0])).float(), dim=1)
-        self.keys = F.normalize(self.targets(batch)[1], dim=1)
+        self.keys = F.normalize(self.targets(batch.views[1:], batch.progress)[0], dim=1)
         with torch.autocast(query.device.type, enabled=False):
             return info_nce(query, self.keys, self.queue, self.temperature)
 
@@ -181,7 +182,7 @@ class MoCoV3(Momentum):
 
     def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
         queries = [self.predictor(self.projector(encoder(view))).float() for view in batch.views]
-        keys = self.targets(batch)
+        keys = self.targets(batch.views, batch.progress)
         with torch.autocast(keys[0].device.type, enabled=False):
             return sum(
                 two_tau_nce(query, key, self.temperature)
@@ -196,7 +197,8 @@ class DINO(Momentum):
     Each large view is a target for all other views, of which ``small`` are of the stage's small
     augmentation. Targets are centred, by an average that keeps 0.9, and sharpened; their
     temperature rises linearly from 0.04 to ``target_temperature`` over the first 30 % of the stage.
-    The last layer, whose rows have norm 1, stays as it is for the first 1 %.
+    The last layer, whose rows have norm 1, stays as it is for the first 1 %. What is read off is
+    the average of the encoder, the teacher, as in the paper.
     """
 
     def __init__(
@@ -233,7 +235,7 @@ class DINO(Momentum):
         self.projector[-1].frozen = batch.progress < 0.01
         seen = [encoder(torch.cat(kind)) for kind in (batch.views, batch.small) if kind]
         students = self.projector(torch.cat(seen)).float().chunk(len(batch.views + batch.small))
-        targets = self.targets(batch)
+        targets = self.targets(batch.views, batch.progress)
         self.latest = torch.cat(targets).mean(0)
         rise = min(batch.progress / 0.3, 1.0)
         sharp = 0.04 + (self.target_temperature - 0.04) * rise
@@ -244,6 +246,9 @@ class DINO(Momentum):
     def after_step(self, encoder: nn.Module) -> None:
         super().after_step(encoder)
         self.centre.lerp_(self.latest, 0.1)
+
+    def trained_encoder(self, encoder: nn.Module) -> nn.Module:
+        return self.average[0]
 
 
 class Directions(nn.Module):
