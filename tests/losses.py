@@ -7,13 +7,14 @@ shares no code with what it checks.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbench import UNKNOWN, mean_where, supervised_loss
+from benchbench import UNKNOWN, Batch, mean_where, supervised_loss
 from benchbench_adversarial.domains import certainty, outer
 from benchbench_adversarial.heads import discrepancy, disparity
 from benchbench_adversarial.virtual import divergence_from
@@ -22,15 +23,15 @@ from benchbench_contrastive import nt_xent, sup_con
 from benchbench_decorrelation import barlow_twins, spectral, vicreg
 from benchbench_invariance.covariance import coral
 from benchbench_invariance.kernels import JAN, gaussians, mmd
-from benchbench_invariance.norms import stepwise
+from benchbench_invariance.norms import AFN
 from benchbench_pretext.masked import masked_error, normalised_patches
 from benchbench_robust import (
+    IRM,
     gradient_variances,
     mean_of,
     membership,
     raised,
     risk_of_each,
-    scale_gradients,
 )
 from benchbench_selftraining.certainty import batch_nuclear_norm, class_confusion
 from benchbench_selftraining.pseudo_labels import confident_cross_entropy, selective_entropy
@@ -308,11 +309,28 @@ def fast_jan(z, logits):
     return mmd(JAN.similarity(None, z, logits), UNLABELLED)
 
 
+def norms_of(z):
+    """Of labelled rows, and of the others."""
+    norms = np.sqrt((z**2).sum(1))
+    return norms[:8], norms[8:]
+
+
 def slow_afn(z, held, step=1.5):
-    norms, before = (np.sqrt((rows**2).sum(1)) for rows in (z, held))
-    return float(
-        np.mean([(now - (then + step)) ** 2 for now, then in zip(norms, before, strict=True)])
-    )
+    total = 0.0
+    for now, before in zip(norms_of(z), norms_of(held), strict=True):
+        total += np.mean([(a - (b + step)) ** 2 for a, b in zip(now, before, strict=True)])
+    return total
+
+
+def slow_hafn(z, radius=1.5):
+    """`partial/OfficeHome/HAFN/code/train.py` of the authors, without its weight."""
+    return sum((np.mean(norms) - radius) ** 2 for norms in norms_of(z))
+
+
+def fast_afn(z, **options):
+    afn = SimpleNamespace(**{"step": 1.5, "radius": None} | options)
+    norms = torch.linalg.vector_norm(z, dim=1)
+    return sum(AFN.drawn(afn, norms, rows) for rows in (~UNLABELLED, UNLABELLED))
 
 
 def slow_confusion(logits, held=None, temperature=2.5):
@@ -368,12 +386,19 @@ def risks(logits):
 
 
 def slow_irm(logits):
-    """The derivative in w by central differences of fourth order."""
-    h, total = 1e-3, []
+    """Of two halves the derivatives in w, by central differences of fourth order, multiplied."""
+    h, total = 1e-3, 0.0
     for d in range(2):
-        r = [risks(w * logits)[d] for w in (1 + 2 * h, 1 + h, 1 - h, 1 - 2 * h)]
-        total.append(((8 * (r[1] - r[2]) - (r[0] - r[3])) / (12 * h)) ** 2)
-    return sum(total) / 2
+        rows = [i for i in range(8) if DOMAINS[i] == d]
+        slopes = []
+        for half in (rows[::2], rows[1::2]):
+            r = [
+                np.mean([cross_entropy(w * logits[i], LABELS[i]) for i in half])
+                for w in (1 + 2 * h, 1 + h, 1 - h, 1 - 2 * h)
+            ]
+            slopes.append((8 * (r[1] - r[2]) - (r[0] - r[3])) / (12 * h))
+        total += slopes[0] * slopes[1] / 2
+    return total
 
 
 MEMBER = membership(LABELS, DOMAINS, 3)
@@ -492,11 +517,13 @@ CASES: dict[str, Case] = {
     ),
     "jan": Case(fast_jan, slow_jan, (Z, LOGITS), ordered=True, held=slow_jan),
     "afn": Case(
-        lambda z: stepwise(torch.linalg.vector_norm(z, dim=1), 1.5),
+        fast_afn,
         lambda z: slow_afn(z, z),
         (Z,),
+        ordered=True,
         held=slow_afn,
     ),
+    "afn(radius=1.5)": Case(lambda z: fast_afn(z, radius=1.5), slow_hafn, (Z,), ordered=True),
     "mcc": Case(
         lambda logits: class_confusion(logits, UNLABELLED, 2.5),
         slow_confusion,
@@ -519,7 +546,7 @@ CASES: dict[str, Case] = {
         VIEWS,
     ),
     "irm": Case(
-        lambda logits: mean_of(scale_gradients(logits, LABELS, MEMBER).square(), MEMBER),
+        lambda logits: IRM.penalty(None, None, logits, Batch((), LABELS, DOMAINS, 0.5), MEMBER),
         slow_irm,
         (LOGITS,),
         ordered=True,

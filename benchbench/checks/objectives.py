@@ -219,6 +219,30 @@ def momentum_without_gradient(subject: Subject) -> None:
             )
 
 
+def hands_on(subject: Subject) -> None:
+    """What it hands on has the state of the encoder, and asking for it changes nothing."""
+    encoder, objective = built(subject)
+    loss_of(encoder, objective, common.batch_for(objective)).backward()
+    objective.after_step(encoder)
+    before = copy.deepcopy((encoder.state_dict(), objective.state_dict()))
+    result = objective.trained_encoder(encoder)
+    if not isinstance(result, torch.nn.Module):
+        raise Broken(f"trained_encoder returns {type(result).__name__}, not a module")
+    shapes = [
+        {name: value.shape for name, value in module.state_dict().items()}
+        for module in (encoder, result)
+    ]
+    if shapes[0] != shapes[1]:
+        names = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
+        raise Broken(
+            f"trained_encoder returns a module with another state than the encoder's, such as "
+            f"{names[0][0]}; return the encoder, or a copy.deepcopy of it that you moved"
+        )
+    for now, then in zip((encoder.state_dict(), objective.state_dict()), before, strict=True):
+        if not all(torch.equal(now[name], value) for name, value in then.items()):
+            raise Broken("trained_encoder changes what is trained; return a module of its own")
+
+
 def healthy(subject: Subject) -> None:
     """Sixty steps at a common learning rate leave finite losses and features that differ."""
     try:
@@ -418,6 +442,7 @@ CHECKS = (
     resumes,
     state_is_complete,
     momentum_without_gradient,
+    hands_on,
     healthy,
     order_of_rows,
     any_size,

@@ -1,6 +1,5 @@
 """Of every objective's loss, as training computes it: its gradient, its memory, its bias."""
 
-import copy
 import itertools
 from contextlib import contextmanager
 
@@ -20,9 +19,7 @@ VARIANTS = ["afn(radius=2.0)", "cdan(entropy=False)", "coral(means=True)", "swav
 TASK = Task((3, 8, 8), 3, 3)
 PAST = 0.6  # progress after which no schedule changes
 
-AGAIN = {  # whose loss or gradient on the same batch, with the same encoder, changes by a factor 2
-    "moco": "the keys of the batch are in the queue the second time, and are negatives of their own",
-}
+AGAIN: dict[str, str] = {}  # for which that is not so, and why
 
 
 class Toy(nn.Module):
@@ -49,8 +46,9 @@ def transformer():
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch):
-    """Everything in float64, also what an objective makes float32."""
+    """Everything in float64, also what an objective makes float32, and no kinks between layers."""
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    monkeypatch.setattr(nn.functional, "relu", lambda x, inplace: nn.functional.softplus(x))
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -160,18 +158,14 @@ def test_the_gradient_is_that_of_the_loss_at_any_step(name):
                 for g, v in zip(gradients, directions, strict=True)
                 if g is not None
             )
-
-            def moved(by, members=members, directions=directions):
+            ends = []
+            for by in (1e-6, -1e-6):
                 with torch.no_grad():
-                    for p, v in zip(members, directions, strict=True):
-                        p.add_(by * v)
+                    torch._foreach_add_(members, directions, alpha=by)
                     with held.within(replays=True):
-                        value = loss_of(objective, encoder, batch).item()
-                    for p, v in zip(members, directions, strict=True):
-                        p.sub_(by * v)
-                return value
-
-            slope = (moved(1e-6) - moved(-1e-6)) / 2e-6
+                        ends.append(loss_of(objective, encoder, batch).item())
+                    torch._foreach_sub_(members, directions, alpha=by)
+            slope = (ends[0] - ends[1]) / 2e-6
             assert slope == pytest.approx(wanted, rel=2e-5, abs=1e-6), (steps, len(members))
 
 
@@ -190,7 +184,7 @@ def test_the_same_batch_again_has_about_the_same_loss_and_gradient(name):
         for later in found[1:]
         for k in (0, 1)
     ]
-    assert (0.5 < min(ratios) and max(ratios) < 2) != (name in AGAIN), found
+    assert (min(ratios) > 0.5 and max(ratios) < 2) != (name in AGAIN), found
 
 
 BATCH_NORM = "batch norm of the projector takes its statistics of the batch"

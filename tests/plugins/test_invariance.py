@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from losses import normal
+from torch import nn
 from toy import TASK, Flat, batch_of, built, descend, share_of_domain, two_axes
 
-from benchbench import Task
+from benchbench import UNKNOWN, Batch, Task, supervised_loss
 from benchbench_invariance import AFN, CORAL, DAN, JAN
 from benchbench_invariance.covariance import coral
 from benchbench_invariance.kernels import gaussians, mmd
@@ -59,6 +60,32 @@ def test_an_encoder_that_aligns_domains_ignores_what_tells_them_apart(factory, o
     assert share_of_domain(encoder) < 0.25
     batch, labels = two_axes(seed=1000)
     assert (objective.predict(encoder(batch.views[0])).argmax(1) == labels).float().mean() > 0.97
+
+
+@pytest.mark.parametrize(("known", "wanted"), [(0, 450), (1, 450), (None, 225)])
+def test_each_domains_mean_norm_is_drawn_to_the_radius_by_itself(known, wanted):
+    """Norms of 10 and 40 at radius 25: 15² each, where the mean of all norms is right."""
+    encoder = nn.Identity()
+    encoder.num_features = 12
+    rows = torch.nn.functional.normalize(normal(12, 12).float(), dim=1)
+    domains = torch.arange(12) // 6
+    rows = rows * torch.tensor([10.0, 40.0])[domains][:, None]
+    labels = (torch.arange(12) % 3).masked_fill(domains != (known or 0), UNKNOWN)
+    if known is None:  # rows of one domain alone
+        rows, labels = rows[6:], labels[6:]
+    objective = AFN(encoder, TASK, weight=1.0, radius=25.0)
+    price = objective(encoder, Batch((rows,), labels, None, 0.0))
+    price = price - supervised_loss(objective.predict(rows), labels)
+    assert price.item() == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e-4, 1.0, 1e4])
+def test_the_scale_of_features_does_not_change_a_discrepancy(scale):
+    rows = torch.cat([normal(20, 3), normal(20, 3, seed=1) + 1])
+    second = torch.arange(40) >= 20
+    found = mmd(gaussians(scale * rows), second).item()
+    assert found == pytest.approx(mmd(gaussians(rows), second).item(), rel=1e-9)
+    assert torch.equal(gaussians(torch.zeros(4, 3)), torch.full((4, 4), 5.0))
 
 
 @pytest.mark.parametrize(("options", "wanted"), [({"radius": 4.0}, 4.0), ({}, None)])
