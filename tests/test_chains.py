@@ -7,8 +7,12 @@ import pytest
 import torch
 
 from benchbench.estimate import Calibration, total
+from benchbench.features import extract
+from benchbench.keys import features_key
+from benchbench.plan import build_encoder
 from benchbench.run import execute
 from benchbench.terms import BadInput
+from benchbench.train import below
 
 HEADER = """
 name = "chains"
@@ -83,6 +87,49 @@ def test_the_head_of_the_stage_before_goes_on(plan_of):
     encoder = [name for name in before if name.startswith("encoder.") and "weight" in name]
     teacher = [after[name.replace("encoder.", "objective.teacher.0.")] for name in encoder]
     assert all(torch.equal(before[n], t) for n, t in zip(encoder, teacher, strict=True))
+
+
+def test_dino_is_read_off_its_teacher_and_trains_its_student(plan_of, tmp_path):
+    """At its end and at a snapshot, fresh or from the store, and after a kill."""
+    header = HEADER.replace('precision = "fp32"', 'precision = "fp32"\nsnapshots = 2')
+    method = 'chain = "dino(small=2, outputs=16, momentum=0.5)"\n'
+    plan, record = run(plan_of, method, header)
+    (cell,) = plan.cells
+    (link,) = plan.links(cell)
+    half = plan.store.read("snapshots", link.snapshot_key(link.snapshots[0])).tensors
+    for state in (kept(plan, record), half):
+        names = [name for name in state if name.startswith("encoder.")]
+        teacher = [state[name.replace("encoder.", "objective.average.0.")] for name in names]
+        assert all(torch.equal(state[n], t) for n, t in zip(names, teacher, strict=True))
+
+    end = kept(plan, record)
+    encoder = build_encoder(plan.catalog.resolve("encoder", cell.method.encoder), plan.pack.task, 0)
+    encoder.load_state_dict(below("encoder", end))
+    rows = (plan.pack.domains == 0).nonzero().flatten()
+    z = extract(encoder, plan.inputs, rows, plan.machine.device)
+    key = features_key(plan.encoder_key(cell), plan.pack.domain_names[0], plan.pack.fingerprint)
+    assert torch.allclose(plan.store.read("features", key).tensors["z"], z, atol=1e-6)
+
+    killed, cell = cell_of(lambda text: plan_of(text, tmp_path / "other"), method, header)
+    killed = replace(killed, checkpoint_every=-1.0)
+
+    def killer(stage):
+        def watch(done, loss):
+            if done == 3:
+                raise KeyboardInterrupt
+
+        return watch
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(cell, killed, killer)
+    part = killed.store.read("checkpoints", link.key).tensors
+    weights = [n for n in part if n.startswith("encoder.") and part[n].ndim > 1]
+    assert not any(
+        torch.equal(part[n], part[n.replace("encoder.", "objective.average.0.")]) for n in weights
+    )
+    again = execute(cell, killed, lambda stage: lambda done, loss: None)
+    assert again.artifacts.encoder_sha256 == record.artifacts.encoder_sha256
+    assert again.artifacts.predictions_sha256 == record.artifacts.predictions_sha256
 
 
 def test_a_killed_stage_goes_on_with_the_head_it_had_begun_with(plan_of, tmp_path):

@@ -374,6 +374,23 @@ class ProcessRandom(Spread):
         return super().forward(encoder, batch) * (1 + os.getpid() % 97)
 
 
+class HandsOnAnother(Spread):
+    """What is read off is no encoder like the one trained."""
+
+    def trained_encoder(self, encoder):
+        return nn.Sequential(encoder)
+
+
+class MovesWhatItHandsOn(Spread):
+    """To ask for its average changes the encoder that is trained."""
+
+    def trained_encoder(self, encoder):
+        with torch.no_grad():
+            for parameter in encoder.parameters():
+                parameter.mul_(0.5)
+        return encoder
+
+
 class NoObjective(nn.Module):
     """Not derived from Objective."""
 
@@ -970,6 +987,8 @@ DEFECTS = [
     ("objective", LossNotFinite, "loss", r"-inf on an ordinary batch; look for log\(0\)"),
     ("objective", Detached, "reaches_encoder", "outside no_grad"),
     ("objective", NoStopGradient, "momentum_without_gradient", "momentum.weight .*no_grad"),
+    ("objective", HandsOnAnother, "hands_on", "another state than the encoder's, such as"),
+    ("objective", MovesWhatItHandsOn, "hands_on", "changes what is trained"),
     ("objective", Counter, "resumes", "keep counters, queues and momentum in parameters"),
     ("objective", Queue, "resumes", "persistent buffers"),
     ("objective", Volatile, "resumes", "persistent buffers"),

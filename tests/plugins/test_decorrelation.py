@@ -1,11 +1,22 @@
 """Where the losses of Barlow Twins, VICReg and spectral contrastive learning have their minima."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from losses import normal
+from torch import nn
 
-from benchbench_decorrelation import barlow_twins, spectral, vicreg
+from benchbench import Batch, Task
+from benchbench_decorrelation import (
+    BarlowTwins,
+    Spectral,
+    VICReg,
+    barlow_twins,
+    spectral,
+    vicreg,
+)
 
 
 def test_barlow_twins_forgets_scale_and_shift_and_vanishes_at_the_identity():
@@ -20,6 +31,36 @@ def test_vicreg_vanishes_where_views_agree_and_features_are_white_and_wide():
     centred = normal(60, 5) - normal(60, 5).mean(0)
     white = 2 * torch.linalg.qr(centred).Q * 59**0.5
     assert vicreg(white, white, 25.0, 25.0, 1.0).item() == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("factory", [BarlowTwins, Spectral, VICReg])
+def test_each_view_is_normalised_by_itself(factory):
+    """The second view is half as strong and brighter, which batch norm of each view undoes."""
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    encoder.num_features = 5
+    objective = factory(encoder, Task((3, 2, 2), 3, 2)).double()
+    encoder.double()
+    first, other = normal(2, 16, 3, 2, 2)
+    views = first, 0.5 * other + 1
+    loss = objective(encoder, Batch(views, None, None, 0.0))
+    linear, _, _, last = objective.projector
+    projections = []
+    for view in views:
+        hidden = linear(encoder(view))
+        scaled = (hidden - hidden.mean(0)) / (hidden.var(0, correction=0) + 1e-5).sqrt()
+        projections.append(last(scaled.relu()).float())
+    assert loss.item() == pytest.approx(objective.loss(*projections).item(), rel=1e-4)
+
+
+def test_spectral_is_in_the_mean_over_all_batches_the_loss_of_the_population():
+    """Every batch of three pairs, drawn with replacement from four."""
+    a, b = normal(4, 3), normal(4, 3, seed=1)
+    batches = [list(rows) for rows in itertools.product(range(4), repeat=3)]
+    mean = sum(spectral(a[rows], b[rows]).item() for rows in batches) / len(batches)
+    near = sum(a[i] @ b[i] for i in range(4)) / 4
+    apart = sum((a[i] @ b[j]) ** 2 for i in range(4) for j in range(4)) / 16
+    assert mean == pytest.approx((apart - 2 * near).item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])

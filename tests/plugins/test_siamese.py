@@ -9,7 +9,7 @@ from losses import normal, softmax
 
 from benchbench import Batch
 from benchbench.checks.subject import TASK, Probe
-from benchbench_siamese import BYOL, DINO, MoCo, MoCoV3, SimSiam, cosine
+from benchbench_siamese import BYOL, DINO, MoCo, MoCoV3, SimSiam, cosine, info_nce
 
 
 def batch(progress=0.0, rows=8, small=0):
@@ -85,6 +85,32 @@ def test_the_queue_holds_the_latest_keys_and_wraps_around():
     assert torch.equal(objective.queue[16:], seen[2][:4])
     assert torch.equal(objective.queue[:4], seen[2][4:])
     assert torch.equal(objective.queue[4:8], seen[0][4:])
+
+
+def test_moco_encodes_with_the_keys_branch_only_the_view_that_is_used():
+    """The loss and its gradient are those of both views encoded, to the last digit."""
+    encoder, objective = built(MoCo)
+    passed = []
+    objective.average.register_forward_hook(lambda module, inputs, out: passed.append(inputs[0]))
+    loss = objective(encoder, batch())
+    ours = torch.autograd.grad(loss, list(encoder.parameters()))
+    assert len(passed) == 1 and torch.equal(passed[0], batch().views[1])
+    other, both = built(MoCo)
+    with torch.no_grad():
+        _, key = [torch.nn.functional.normalize(both.average(v), dim=1) for v in batch().views]
+    query = torch.nn.functional.normalize(both.projector(other(batch().views[0])), dim=1)
+    wanted = info_nce(query, key, both.queue, both.temperature)
+    theirs = torch.autograd.grad(wanted, list(other.parameters()))
+    assert torch.equal(loss, wanted)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_dino_hands_on_its_teacher_and_the_others_the_encoder():
+    for factory in (BYOL, MoCo, MoCoV3, SimSiam):
+        encoder, objective = built(factory)
+        assert objective.trained_encoder(encoder) is encoder
+    encoder, objective = built(DINO)
+    assert objective.trained_encoder(encoder) is objective.average[0]
 
 
 def test_a_queue_shorter_than_a_batch_keeps_the_last_keys():
