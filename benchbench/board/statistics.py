@@ -150,6 +150,8 @@ def every_pair(results: Sequence[Results]) -> Pairs:
     error = np.sqrt(variance)
     t = np.divide(np.abs(difference), error, out=np.zeros_like(error), where=error > 0)
     p = np.where(error > 0, 2 * stdtr(df, -t), difference == 0)
+    unknown = np.isnan(error) | np.isnan(difference)
+    p[unknown] = df[unknown] = np.nan
     margin = stdtrit(df, 1 - LEVEL / 2) * error
     figures = np.stack([difference - margin, difference + margin, p, df])
     if results[0].values.shape[1] == 1:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbench.features import Features
+from benchbench.features import RESOLUTION, Features
 from benchbench.keys import key_of
 from benchbench.readout import known, logistic_path, with_bias
 from benchbench.record import Diagnostics
@@ -21,7 +21,6 @@ FEWEST = 5  # training rows of a class, or of a side, for which a head is fitted
 C = 0.1  # of logistic regression, on features whose mean square is 1; cosines depend on it
 MAX_ITER = 100
 LITTLE = 1e8  # rows × features × classes for which several threads cost more than they spare
-RESOLUTION = 1e-6  # of float32: features that vary less around their mean are constant
 
 
 @dataclass(frozen=True)
