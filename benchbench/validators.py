@@ -171,10 +171,10 @@ def controlled_risk(weights: Tensor, losses: Tensor) -> float:
     excess = weights - mean
     variance = excess.square().mean()
     if variance > (EVEN * mean).square():
-        eta = -(weighted * excess).mean() / variance
+        eta = -((weighted - weighted.mean()) * excess).mean() / variance
     else:
         eta = -weighted.mean() / mean
-    return (weighted.mean() + eta * mean - eta).item()
+    return (weighted.mean() + eta * (mean - 1)).item()
 
 
 def density_ratio(source: Tensor, target: Tensor, z: Tensor) -> Tensor:
@@ -244,7 +244,8 @@ def snd(p: Tensor) -> float | None:
     """Soft neighbourhood density of predictions [N, K] (Saito et al., ICCV 2021, arXiv:2108.10860).
 
     The mean entropy, at most log(N − 1), of every row's softmax over its cosines with the others,
-    at a temperature of 0.05. None of fewer than two rows.
+    at a temperature of 0.05. It is at its most where all rows have the same prediction. None of
+    fewer than two rows.
     """
     if len(p) < 2:
         return None
@@ -257,8 +258,10 @@ def bnm(p: Tensor) -> float:
     """‖P‖_* / √(N min(N, K)) of predictions [N, K]: at most 1, as of balanced one-hot rows.
 
     The batch nuclear norm (Cui et al., CVPR 2020, arXiv:2003.12237) over the bound that it has
-    there: ‖P‖_* ≤ √min(N, K) ‖P‖_F, and ‖P‖_F ≤ √N.
+    there: ‖P‖_* ≤ √min(N, K) ‖P‖_F, and ‖P‖_F ≤ √N. NaN if a prediction is not finite.
     """
+    if not p.isfinite().all():  # of which there is no singular value decomposition
+        return float("nan")
     largest = (len(p) * min(p.shape)) ** 0.5
     return torch.linalg.matrix_norm(p, "nuc").item() / largest
 

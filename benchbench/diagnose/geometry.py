@@ -249,11 +249,11 @@ def mmd(x: Tensor, y: Tensor) -> float | None:
     """MMD² of rows [N, D] and [M, D], unbiased (Gretton et al. 2012, equation 3).
 
     The kernel is exp(−d² / 2σ²), σ the median distance of all pairs (section 8); None if it is
-    zero.
+    zero, or rounding of zero.
     """
     pairs = [distinct(x), distinct(y), squared_distances(x, y).flatten()]
-    median = torch.cat(pairs).median()
-    if median == 0:
+    median, mean = torch.cat(pairs).median(), torch.cat(pairs).mean()
+    if median <= RESOLUTION**2 * mean:
         return None
     inside_x, inside_y, across = ((-d / (2 * median)).exp().mean().item() for d in pairs)
     return inside_x + inside_y - 2 * across
