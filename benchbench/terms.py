@@ -72,9 +72,9 @@ class Budget:
             for field in fields(self)
             if getattr(self, field.name) != field.default
         }
-        return told | (
-            {"adapts": True} if self.optimizer == "lars" and not self.weight_decay else {}
-        )
+        if self.optimizer == "lars" and not self.weight_decay:
+            told["adapts"] = True
+        return told
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

@@ -201,8 +201,8 @@ def test_no_readout_is_at_chance_where_the_nearest_class_mean_is_not(readout, wo
     theirs = nearest.predict(test.z.double().numpy())
     y = test.labels.numpy()
     mean, mine = (balanced_accuracy_score(y, told) for told in (theirs, ours))
-    assert mean > 0.95
-    assert mine > (0.75 if readout == "pfa" else 0.9)
+    assert mean > 0.9
+    assert mine > (0.55 if readout == "pfa" else 0.85)
 
 
 def test_a_penalty_on_features_of_an_ordinary_scale_is_that_of_the_path():
