@@ -127,7 +127,7 @@ class Validators(Part):
     dev: float | None = Field(
         None,
         description="minus the source's validation risk, weighted to look like the target's, with "
-        "a control variate (You et al. 2019)",
+        "a control variate (You et al. 2019); nothing where the weights do not tell it",
     )
     entropy: float | None = Field(
         None, description="minus the mean entropy of predictions on the target"

@@ -136,7 +136,7 @@ def test_metrics_depend_on_no_order_name_or_unit_and_not_on_rows_twice(name):
     predictions = torch.where(torch.from_numpy(random.random(300)) < 0.6, labels, 3 - labels)
     groups = torch.from_numpy(random.integers(-1, 5, 300))
     if numbers := "pearson" in name:
-        labels, predictions = labels.double(), predictions + 0.1 * labels
+        labels, predictions = labels.double(), predictions + 0.1 * labels.double()
     value = METRICS[name](predictions, labels, groups)
     assert METRICS[name](*(part.flip(0) for part in (predictions, labels, groups))) == (
         pytest.approx(value)
