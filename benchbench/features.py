@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from benchbench.contracts import as_read
 
+RESOLUTION = 1e-6  # of float32: features that vary less around their mean are constant
+
 
 @dataclass(frozen=True)
 class Features:

@@ -61,6 +61,8 @@ def tenth_percentile(predictions: Tensor, labels: Tensor, groups: Tensor | None 
 
 def pearson(predictions: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:
     """Pearson's r in [−1, 1]; zero where either is constant."""
+    if any((values == values[:1]).all() for values in (predictions, labels)):
+        return 0.0  # less its mean, which is rounded, a constant may not be 0
     x, y = (values.double() - values.double().mean() for values in (predictions, labels))
     scale = (x.square().sum() * y.square().sum()).sqrt()
     return ((x * y).sum() / scale).item() if scale > 0 else 0.0

@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchbench.contracts import is_known
-from benchbench.features import Features
+from benchbench.features import RESOLUTION, Features
 from benchbench.spelling import instead, options_of, parse, pinned, settle, spell
 from benchbench.terms import BadInput
 
 Scores = Callable[[Tensor], Tensor]
+WEAKEST = 1e-3  # the most that the weakest penalty may be, as a share of the features' variance
+ALIKE = 1e-3  # rows whose mean 1 − cosine is below are compared in float64: float32 resolves 1e-7
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def linear(*, penalties: int = 45, max_iter: int = 200) -> Fit:
     """L2-regularised logistic regression, C chosen on source validation among 1e-6 … 1e5.
 
     All penalties at once. The path is that of CLIP (Radford et al. 2021, A.3) and of Shen et al.
-    2022; features are not rescaled. Onto numbers it is the readout `ridge`.
+    2022; features are not rescaled, but of a tiny scale C is larger (see `shrunk`). Onto numbers it
+    is the readout `ridge`.
     """
     if penalties < 1 or max_iter < 1:
         raise BadInput(f"readout linear needs a penalty and a step, not {penalties} and {max_iter}")
@@ -58,7 +61,8 @@ def logistic_regression(
     train: Features, val: Features, num_classes: int, penalties: int, max_iter: int
 ) -> tuple[Tensor, float]:
     """Weights [D + 1, K], the intercept last, and the C that is best on ``val``."""
-    path = torch.logspace(-6, 5, penalties, dtype=torch.float64).tolist()
+    shrink = shrunk(train.z, 1e-5 / max(len(train.z), 1))
+    path = (torch.logspace(-6, 5, penalties, dtype=torch.float64) / shrink).tolist()
     weights = logistic_path(train.z, train.labels, num_classes, path, max_iter)
     right = [accuracy(with_bias(val.z) @ weight, val.labels) for weight in weights]
     best = right.index(max(right))  # of equals the strongest penalty
@@ -86,12 +90,16 @@ def knn(*, k: tuple[int, ...] = (1, 5, 10, 20, 50), temperature: float = 0.07) -
 
     def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
         keys = F.normalize(train.z, dim=1)
+        exact = keys.dtype
+        if 1 - keys.double().mean(0).square().sum() < ALIKE:
+            exact = torch.float64
+            keys = F.normalize(train.z.to(exact), dim=1)
         votes = targets(train.labels, num_classes).float()
         sizes = [size for size in k if size <= len(keys)] or [len(keys)]
 
         def scores(z: Tensor, size: int) -> Tensor:
             parts = []
-            for part in F.normalize(z, dim=1).split(1024):
+            for part in F.normalize(z.to(exact), dim=1).split(1024):
                 near, index = (part @ keys.T).topk(size)
                 weights = ((near - 1) / temperature).exp()[:, :, None]
                 share = 1 if num_classes else weights.sum(1)
@@ -109,7 +117,7 @@ def ridge(*, penalties: int = 45) -> Fit:
     """Least squares onto one-hot labels or numbers, ‖XW − Y‖² + n a ‖W‖², a among 1e-6 … 1e5.
 
     Chosen on source validation. Closed form for all penalties from one eigendecomposition. The
-    intercept is not penalised.
+    intercept is not penalised. Of features of a tiny scale a is smaller (see `shrunk`).
     """
     if penalties < 1:
         raise BadInput(f"readout ridge needs a penalty, not {penalties}")
@@ -125,13 +133,26 @@ def ridge_regression(
     train: Features, val: Features, num_classes: int, penalties: int
 ) -> tuple[Tensor, float]:
     """Weights [D + 1, K], the intercept last, and the a that is best on ``val``."""
-    path = torch.logspace(-6, 5, penalties, dtype=torch.float64).tolist()
+    shrink = shrunk(train.z, 1e-6)
+    path = (torch.logspace(-6, 5, penalties, dtype=torch.float64) * shrink).tolist()
     weights = ridge_path(train.z, train.labels, num_classes, path)
     if num_classes:
         weights[:, -1] += where_absent(train.labels, num_classes)
     right = [goodness(with_bias(val.z) @ weight, val.labels) for weight in weights]
     best = max(range(penalties), key=lambda i: (right[i], i))  # of equals the strongest
     return weights[best], path[best]
+
+
+def shrunk(z: Tensor, weakest: float) -> float:
+    """What penalties on features [N, D] are multiplied by: 1, but of features of a tiny scale.
+
+    There even the weakest penalty, on ‖W‖² beside a mean over rows, would leave nothing but the
+    frequencies of classes: it becomes `WEAKEST` of the features' total variance.
+    """
+    variance = z.double().var(0, correction=0).sum().item() if len(z) else 0.0
+    if variance <= RESOLUTION**2 * z.double().square().sum(1).mean().item():
+        return 1.0
+    return min(1.0, WEAKEST * variance / weakest)
 
 
 def targets(labels: Tensor, num_classes: int) -> Tensor:
@@ -164,21 +185,30 @@ def prototype() -> Fit:
     return fit
 
 
-def pfa(*, t: int = 2) -> Fit:
-    """Preconditioned feature averaging (HaoChen et al. 2022, arXiv:2204.02683).
+def pfa(*, t: int = 2, centred: bool = True) -> Fit:
+    """Preconditioned feature averaging (HaoChen et al. 2022, arXiv:2204.02683, algorithm 1).
 
-    Scores are ⟨f(x), Σ^(t−1) E[1(y = i) f]⟩, Σ the second moment of unlabelled features: a random
-    walk of t steps from the labelled rows of class i. Large t end in the constant direction.
+    Scores are ⟨f(x), Σ^(t−1) b_i⟩, Σ the second moment of unlabelled features: a random walk of t
+    steps from the labelled rows of class i. The theory is of features of the spectral contrastive
+    loss, whose mean is the constant direction, in which every walk ends; other features have a
+    mean that hides their classes. So ``f`` here is less the mean of unlabelled features, and b_i
+    the mean of class i: the score is how much likelier than by chance the walk ends in a row of the
+    class, however many labelled rows that has. Uncentred it is the algorithm as it is written, with
+    b_i = E[1(y = i) f], to which a class counts by its share of rows. Large t end in the first
+    direction that is left.
     """
     if t < 1:
         raise BadInput(f"readout pfa: t = {t} should be at least 1")
 
     def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
-        moment = unlabelled.double().T @ unlabelled.double() / len(unlabelled)
-        walk = torch.linalg.matrix_power(moment, t - 1)
-        directions = class_sums(train, num_classes) @ walk / len(train.labels)
-        offset = where_absent(train.labels, num_classes)
-        return Fitted(lambda z: z.double() @ directions.T + offset, "last")
+        centre = unlabelled.double().mean(0) if centred else 0.0
+        around = unlabelled.double() - centre
+        walk = torch.linalg.matrix_power(around.T @ around / len(around), t - 1)
+        rows = F.one_hot(train.labels, num_classes).double()
+        average = rows.T @ (train.z.double() - centre)
+        average /= rows.sum(0).clamp(min=1)[:, None] if centred else len(rows)
+        directions, offset = average @ walk, where_absent(train.labels, num_classes)
+        return Fitted(lambda z: (z.double() - centre) @ directions.T + offset, "last")
 
     return fit
 

@@ -9,13 +9,22 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from benchbench.terms import BadInput, Optimizer, Precision
 
 SCHEMA_VERSION: Literal[1] = 1
+DEV_VERSION: Literal[2] = 2  # of the formula of `Validators.dev`
 Told = TypeVar("Told")
 Status = Literal["scored", "diverged", "oom", "failed"]
 STATUS = b'\n "status": "'  # how the line begins; no text in a record has a line of its own
@@ -118,7 +127,7 @@ class Validators(Part):
     dev: float | None = Field(
         None,
         description="minus the source's validation risk, weighted to look like the target's, with "
-        "a control variate (You et al. 2019)",
+        "a control variate (You et al. 2019); nothing where the weights do not tell it",
     )
     entropy: float | None = Field(
         None, description="minus the mean entropy of predictions on the target"
@@ -276,9 +285,25 @@ class Measured(Part):
     diagnostics: Diagnostics | None = None  # None in records that are older than these
     draw: int = 0  # of hyper-parameters; 0 is what the suite says
     validators: Validators | None = None  # likewise
+    dev_version: Literal[2] = DEV_VERSION
     snapshots: tuple[Snapshot, ...] = ()
     artifacts: Artifacts | None
     cost: Cost | None
+
+    @model_validator(mode="after")
+    def without_first_dev(self, info: ValidationInfo) -> Self:
+        """A file without ``dev_version`` has the first: its ``dev`` is read as None.
+
+        Where domains are separable, that was 0, the best, of every readout.
+        """
+        if info.mode != "json" or "dev_version" in self.model_fields_set:
+            return self
+        end = self.validators and self.validators.model_copy(update={"dev": None})
+        snapshots = tuple(
+            s.model_copy(update={"validators": s.validators.model_copy(update={"dev": None})})
+            for s in self.snapshots
+        )
+        return self.model_copy(update={"validators": end, "snapshots": snapshots})
 
 
 class Record(Measured):

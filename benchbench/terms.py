@@ -63,12 +63,18 @@ class Budget:
 
     @property
     def key(self) -> dict[str, object]:
-        """For keys: what has a default is left out where it has it, as before there was any."""
-        return {
+        """For keys: what has a default is left out where it has it, as before there was any.
+
+        LARS without decay has a mark, since under the key without it lies what SGD trained.
+        """
+        told = {
             field.name: getattr(self, field.name)
             for field in fields(self)
             if getattr(self, field.name) != field.default
         }
+        if self.optimizer == "lars" and not self.weight_decay:
+            told["adapts"] = True
+        return told
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

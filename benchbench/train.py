@@ -155,7 +155,7 @@ def make_optimizer(groups: list[dict[str, Any]], budget: Budget) -> torch.optim.
     if budget.optimizer == "sgd":
         # not fused: that fails where a parameter gets its first gradient later than others
         return torch.optim.SGD(groups, lr=budget.lr, momentum=MOMENTUM, foreach=True)
-    from timm.optim.lars import Lars  # You et al. 2017, arXiv:1708.03888; plain where not decayed
+    from timm.optim.lars import Lars  # You et al. 2017, arXiv:1708.03888
 
     return Lars(groups, lr=budget.lr, momentum=MOMENTUM)
 
@@ -163,7 +163,11 @@ def make_optimizer(groups: list[dict[str, Any]], budget: Budget) -> torch.optim.
 def parameter_groups(
     encoder: nn.Module, objective: Objective, budget: Budget
 ) -> list[dict[str, Any]]:
-    """Encoder and objective, each with and without weight decay. A shared tensor counts once."""
+    """Encoder and objective, each its matrices apart from its norms and biases.
+
+    A tensor that both share counts once. Norms and biases are not decayed, and LARS does not adapt
+    their learning rate; it adapts that of matrices whether they are decayed or not.
+    """
     seen: set[int] = set()
 
     def fresh(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
@@ -176,9 +180,13 @@ def parameter_groups(
         parameters = fresh(module.parameters())
         matrices = [p for p in parameters if p.ndim > 1]
         vectors = [p for p in parameters if p.ndim <= 1]
-        for members, decay in ((matrices, budget.weight_decay), (vectors, 0.0)):
+        for members, decay, adapts in (
+            (matrices, budget.weight_decay, True),
+            (vectors, 0.0, False),
+        ):
             if members:
-                groups.append({"params": members, "weight_decay": decay, "scale": scale})
+                group = {"params": members, "weight_decay": decay, "scale": scale}
+                groups.append({**group, "always_adapt": adapts})
     return groups
 
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbench.diagnose.geometry import FEWEST, RESOLUTION, drawn, effective_rank, enough_threads
-from benchbench.features import Features
+from benchbench.diagnose.geometry import FEWEST, drawn, effective_rank, enough_threads
+from benchbench.features import RESOLUTION, Features
 from benchbench.keys import key_of
 from benchbench.readout import Fitted, goodness, logistic_path, with_bias
 from benchbench.record import Validators
@@ -24,7 +24,8 @@ FEW = 2_000  # the most of the target that are compared with each other, cluster
 HELD_OUT = 5  # a row in so many chooses the penalty of the classifier of domains
 PATH = torch.logspace(-6, 2, 9, dtype=torch.float64).tolist()  # its C, of features of variance 1
 MAX_ITER = 100
-EVEN = 1e-3  # weights whose standard deviation is below do not vary
+EVEN = 1e-3  # weights whose standard deviation is below, as a share of their mean, do not vary
+FARTHEST = 2.0  # the most by which the mean of weights may differ from 1, as a factor
 TEMPERATURE = 0.05  # of soft neighbourhoods
 STARTS = 3  # of k-means, of which the best is taken
 
@@ -126,27 +127,54 @@ def quality(fitted: Fitted, rows: Features) -> float | None:
 def dev(fitted: Fitted, ratio: Tensor | None, val: Features) -> float | None:
     """Minus the deep embedded validation risk (You, Wang, Long and Jordan, ICML 2019).
 
-    ``ratio``, [V], is how much more frequent each row of ``val`` is in the target. The loss is 1 of
-    a wrong prediction and 0 of a right one, as in the authors' code
+    ``ratio``, float64 [V], is how much more frequent each row of ``val`` is in the target. The loss
+    is 1 of a wrong prediction and 0 of a right one, as in the authors' code
     (github.com/thuml/Deep-Embedded-Validation): every readout has it, and the value is the accuracy
-    to be expected on the target, less 1.
+    to be expected on the target, less 1. None where the ratio does not tell it; see
+    `tells_a_risk`.
     """
     scores = scores_of(fitted, val.z)
-    if scores is None or ratio is None:
+    if scores is None or ratio is None or not tells_a_risk(ratio):
         return None
     return -controlled_risk(ratio, (scores.argmax(1) != val.labels).double())
+
+
+def tells_a_risk(weights: Tensor) -> bool:
+    """Whether a risk on the target can be estimated with these weights [N] of source rows.
+
+    It can where three hold, none of which depends on the losses or on the features' scale:
+
+    * the mean weight m is between 1/2 and 2. Of the true ratio it is 1; of a ratio that is right
+      where the source has rows it is the share of the target that lies there, and about losses of 0
+      and 1 on the rest nothing is known, so that the risk is open by 1 − m;
+    * Kish's effective sample size (Σw)² / Σw², 1965, is at least `FEWEST`;
+    * so is N / (1 + ((1 − m) / s)²), s the weights' standard deviation: `controlled_risk` is the
+      least-squares line of wℓ on w at w = 1, whose variance is that of a mean of so many rows. Of
+      weights that do not vary no line is fitted.
+    """
+    count, mean = len(weights), weights.mean().item()
+    if not 1 / FARTHEST <= mean <= FARTHEST:  # nor NaN
+        return False
+    spread = weights.std(correction=0).item()
+    away = 0.0 if spread <= EVEN * mean else (1 - mean) / spread
+    return count / (1 + max(spread / mean, abs(away)) ** 2) >= FEWEST
 
 
 def controlled_risk(weights: Tensor, losses: Tensor) -> float:
     """mean(wℓ) + η mean(w) − η of weights and losses [N], η = −Cov(wℓ, w) / Var(w).
 
-    The mean of weights is known to be 1: what it is beyond tells how far mean(wℓ) is off. Of
-    weights that do not vary η is 0.
+    The mean of weights is known to be 1: what it is beyond tells how far mean(wℓ) is off. A loss of
+    c on every row is a risk of c, whatever the weights. Of weights that do not vary η is
+    −mean(wℓ) / mean(w), and the risk Σwℓ / Σw. NaN where all weights are 0.
     """
-    weighted, excess = weights * losses, weights - weights.mean()
+    mean, weighted = weights.mean(), weights * losses
+    excess = weights - mean
     variance = excess.square().mean()
-    eta = -(weighted * excess).mean() / variance if variance > EVEN**2 else torch.zeros(())
-    return (weighted.mean() + eta * weights.mean() - eta).item()
+    if variance > (EVEN * mean).square():
+        eta = -((weighted - weighted.mean()) * excess).mean() / variance
+    else:
+        eta = -weighted.mean() / mean
+    return (weighted.mean() + eta * (mean - 1)).item()
 
 
 def density_ratio(source: Tensor, target: Tensor, z: Tensor) -> Tensor:
@@ -216,7 +244,8 @@ def snd(p: Tensor) -> float | None:
     """Soft neighbourhood density of predictions [N, K] (Saito et al., ICCV 2021, arXiv:2108.10860).
 
     The mean entropy, at most log(N − 1), of every row's softmax over its cosines with the others,
-    at a temperature of 0.05. None of fewer than two rows.
+    at a temperature of 0.05. It is at its most where all rows have the same prediction. None of
+    fewer than two rows.
     """
     if len(p) < 2:
         return None
@@ -229,8 +258,10 @@ def bnm(p: Tensor) -> float:
     """‖P‖_* / √(N min(N, K)) of predictions [N, K]: at most 1, as of balanced one-hot rows.
 
     The batch nuclear norm (Cui et al., CVPR 2020, arXiv:2003.12237) over the bound that it has
-    there: ‖P‖_* ≤ √min(N, K) ‖P‖_F, and ‖P‖_F ≤ √N.
+    there: ‖P‖_* ≤ √min(N, K) ‖P‖_F, and ‖P‖_F ≤ √N. NaN if a prediction is not finite.
     """
+    if not p.isfinite().all():  # of which there is no singular value decomposition
+        return float("nan")
     largest = (len(p) * min(p.shape)) ** 0.5
     return torch.linalg.matrix_norm(p, "nuc").item() / largest
 

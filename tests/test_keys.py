@@ -260,6 +260,16 @@ def test_shifts_share_what_does_not_see_their_difference(planned):
     assert changed(*[[key] for key in keys]) == SCORE
 
 
+def test_lars_without_decay_has_another_key_than_what_sgd_trained_under_its_name():
+    of = {decay: Budget(1, 12, 0.01, decay, 0.1, "lars").key for decay in (0.0, 1e-4)}
+    assert of[1e-4] == {
+        "steps": 1, "batch_size": 12, "lr": 0.01, "weight_decay": 1e-4, "warmup": 0.1,
+        "optimizer": "lars",
+    }  # fmt: skip
+    assert of[0.0] == {**of[1e-4], "weight_decay": 0.0, "adapts": True}
+    assert "adapts" not in Budget(1, 12, 0.01, 0.0, 0.1, "sgd").key
+
+
 # Of what a plan is made
 
 

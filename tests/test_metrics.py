@@ -4,7 +4,7 @@ import torch
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from benchbench.metrics import METRICS, parts, resolve_metric
+from benchbench.metrics import METRICS, parts, pearson, resolve_metric
 from benchbench.terms import BadInput
 
 
@@ -59,6 +59,14 @@ def test_numbers_are_compared_by_r():
     worst = METRICS["worst_group_pearson"](*both, torch.from_numpy(groups))
     assert worst == pytest.approx(lowest, abs=1e-6)
     assert METRICS["pearson"](torch.ones(5), torch.arange(5.0)) == 0.0
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1e-4, 12345.678])
+def test_a_constant_has_no_r_whatever_rounding_makes_of_its_mean(value):
+    for count in range(2, 40):
+        constant = torch.full((count,), value)
+        assert pearson(constant, constant) == 0
+        assert pearson(constant, torch.arange(count).float()) == 0
 
 
 def test_a_metric_that_is_not_there_or_lacks_groups_is_refused():

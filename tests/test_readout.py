@@ -7,10 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 from benchbench.features import Features
 from benchbench.readout import (
+    READOUTS,
     accuracy,
     knn,
     linear,
@@ -133,19 +135,93 @@ def test_the_prototype_readout_is_scikit_learns_nearest_centroid():
 
 
 @pytest.mark.parametrize("t", [1, 2, 3])
-def test_pfa_averages_features_preconditioned_by_the_second_moment(t):
+@pytest.mark.parametrize("centred", [True, False])
+def test_pfa_averages_features_preconditioned_by_the_second_moment(t, centred):
     train, val = blobs(60, width=6), blobs(40, width=6, seed=1)
     everything = torch.cat([train.z, val.z])
-    z, y = train.z.double().numpy(), train.labels.numpy()
-    moment = sum(np.outer(row, row) for row in everything.double().numpy()) / len(everything)
+    seen = everything.double().numpy()
+    centre = sum(seen) / len(seen) if centred else np.zeros(6)
+    z, y = train.z.double().numpy() - centre, train.labels.numpy()
+    moment = sum(np.outer(row - centre, row - centre) for row in seen) / len(seen)
     wanted = []
     for label in range(4):
-        average = sum(row for row, own in zip(z, y, strict=True) if own == label) / len(z)
+        own = [row for row, its in zip(z, y, strict=True) if its == label]
+        average = sum(own) / (len(own) if centred else len(z))
         for _ in range(t - 1):
             average = moment @ average
-        wanted.append(val.z.double().numpy() @ average)
-    ours = pfa(t=t)(train, val, everything, 4).scores(val.z)
+        wanted.append((val.z.double().numpy() - centre) @ average)
+    ours = pfa(t=t, centred=centred)(train, val, everything, 4).scores(val.z)
     assert np.allclose(ours.numpy().T, wanted, rtol=1e-9)
+
+
+def heavy(z: torch.Tensor, seed: int) -> torch.Tensor:
+    """Student's t with two degrees of freedom in the last quarter of the dimensions."""
+    count = z.shape[1] // 4
+    drawn = np.random.default_rng(seed).standard_t(2, (len(z), count))
+    return torch.cat([z[:, :-count], torch.tensor(drawn).float()], 1)
+
+
+TURN = torch.linalg.qr(torch.randn(24, 24, generator=torch.Generator().manual_seed(1))).Q
+WORLDS = {
+    "as they are": lambda z, seed: z,
+    "a large common mean": lambda z, seed: z + 100,
+    "a far larger one": lambda z, seed: z + 1e4,
+    "a large mean of one feature": lambda z, seed: z + 100 * torch.eye(24)[0],
+    "a dead dimension": lambda z, seed: z * (torch.arange(24) != 5) + 3.0 * (torch.arange(24) == 5),
+    "a hundred times its spread": lambda z, seed: 1e-3 * z + 100,
+    "times 1e4": lambda z, seed: 1e4 * z,
+    "times 1e3": lambda z, seed: 1e3 * z,
+    "times 1e-3": lambda z, seed: 1e-3 * z,
+    "times 1e-4": lambda z, seed: 1e-4 * z,
+    "rotated": lambda z, seed: z @ TURN,
+    "heavy tails": heavy,
+    "scales of their own": lambda z, seed: z * torch.logspace(1, -1, 24),
+}
+SHARES = {"as many of each class": [1, 1, 1, 1, 1], "of uneven classes": [8, 4, 2, 1, 1]}
+
+
+@pytest.mark.filterwarnings("ignore:self.within_class_std_dev_")
+@pytest.mark.parametrize("shares", SHARES)
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("readout", ["linear", "ridge", "knn", "prototype", "pfa"])
+def test_no_readout_is_at_chance_where_the_nearest_class_mean_is_not(readout, world, shares):
+    """Five clear classes; means over classes of the accuracy, so that chance is 0.2."""
+    centres = 2 * torch.randn(5, 24, generator=torch.Generator().manual_seed(7))
+    parts = []
+    for seed, count in enumerate((300, 100, 500)):
+        generator = torch.Generator().manual_seed(seed)
+        shares_of = torch.tensor(SHARES[shares]).double()
+        labels = torch.multinomial(shares_of, count, True, generator=generator)
+        z = centres[labels] + torch.randn(count, 24, generator=generator)
+        parts.append(Features(WORLDS[world](z, seed).float(), labels))
+    train, val, test = parts
+    everything = torch.cat([train.z, test.z])
+    nearest = NearestCentroid().fit(train.z.double().numpy(), train.labels.numpy())
+    ours = READOUTS[readout]()(train, val, everything, 5).scores(test.z).argmax(1).numpy()
+    theirs = nearest.predict(test.z.double().numpy())
+    y = test.labels.numpy()
+    mean, mine = (balanced_accuracy_score(y, told) for told in (theirs, ours))
+    assert mean > 0.9
+    assert mine > (0.55 if readout == "pfa" else 0.85)
+
+
+def test_a_penalty_on_features_of_an_ordinary_scale_is_that_of_the_path():
+    train, val = blobs(200), blobs(100, seed=1)
+    for build, name in ((linear, "C"), (ridge, "a")):
+        path = torch.logspace(-6, 5, 45, dtype=torch.float64).tolist()
+        fitted = build()(train, val, train.z, 4)
+        assert fitted.chosen[name] in path
+        constant = Features(torch.ones(200, 3), train.labels)
+        same = build()(constant, Features(torch.ones(100, 3), val.labels), constant.z, 4)
+        assert same.chosen[name] in path and same.scores(constant.z).isfinite().all()
+
+
+def test_neighbours_by_cosine_are_those_of_float64_where_all_cosines_are_near_one():
+    train, val = (Features(f.z * 0.01 + 100, f.labels) for f in (blobs(150), blobs(80, seed=1)))
+    near = KNeighborsClassifier(1, metric="cosine")
+    near.fit(train.z.double().numpy(), train.labels.numpy())
+    ours = knn(k=(1,))(train, val, train.z, 4).scores(val.z).argmax(1)
+    assert (ours.numpy() == near.predict(val.z.double().numpy())).mean() > 0.97
 
 
 @pytest.mark.parametrize("readout", [ridge(penalties=3), prototype(), pfa(), knn(), linear()])

@@ -372,6 +372,33 @@ def test_a_record_is_read_with_diagnostics_and_as_older_ones_without(plan_of):
         read_record(path)
 
 
+def test_a_record_of_the_first_dev_is_read_without_it_and_with_all_else(plan_of):
+    """Where domains are separable that was 0, the best, of every readout."""
+    plan = plan_of(SUITE.replace('precision = "fp32"', 'precision = "fp32"\nsnapshots = 2'))
+    (record,) = run_all(plan).records
+    told = record.validators.model_copy(update={"dev": -0.25})
+    states = [s.model_copy(update={"validators": told}) for s in record.snapshots]
+    record = record.model_copy(update={"validators": told, "snapshots": tuple(states)})
+    path = plan.store.records("tiny") / record.file_name
+    path.write_text(record.text())
+    assert read_record(path) == record == read_records(path.parent)[0]
+    lines = [line for line in record.text().splitlines(True) if '"dev_version": 2' not in line]
+    fields = json.loads("".join(lines))
+    del fields["sha256"]
+    path.write_text(json.dumps(fields, indent=1, sort_keys=True) + "\n")
+    for old in (read_record(path), *read_records(path.parent)):
+        without = told.model_copy(update={"dev": None})
+        assert old.validators == without and len(old.snapshots) == 1
+        assert all(state.validators == without for state in old.snapshots)
+        assert old.model_dump(exclude={"validators", "snapshots"}) == record.model_dump(
+            exclude={"validators", "snapshots"}
+        )
+        assert read_record(path).cell_id == record.cell_id  # so that nothing becomes stale
+    path.write_text(json.dumps(fields | {"dev_version": 3}))
+    with pytest.raises(BadInput, match="is not a record: dev_version"):
+        read_record(path)
+
+
 def test_a_diagnosis_that_fails_costs_no_cell_its_score(plan_of, monkeypatch):
     def fails(*of):
         raise torch.linalg.LinAlgError("no eigenvalues")

@@ -9,12 +9,13 @@ from torch import nn
 
 from benchbench.checks.processes import furthest, in_two, losses
 from benchbench.checks.subject import Probe, TokenProbe, bars, jittered, packed, shrunk
-from benchbench.contracts import begun
+from benchbench.contracts import Task, begun
 from benchbench.data.feed import Feed
 from benchbench.spread import alike, spread, untracked
 from benchbench.store import packed as stored
 from benchbench.terms import Budget
-from benchbench.train import Checkpoints, Views, make_optimizer, train
+from benchbench.train import Checkpoints, Views, make_optimizer, parameter_groups, train
+from benchbench_supervised import erm
 
 
 def run(catalog, name, probe, *, steps=5, batch=12, options=None, **budget):
@@ -133,23 +134,38 @@ def test_a_compiled_encoder_has_the_losses_of_the_other(catalog, objective):
     assert "forward" not in vars(encoder)
 
 
-def test_lars_scales_each_layer_by_its_own_trust(catalog):
-    """You et al. 2017: a step is lr × 0.001 × ‖w‖ / (‖g‖ + λ‖w‖), but not where nothing decays."""
+@pytest.mark.parametrize("decay", [0.0, 1e-4, 0.1])
+def test_lars_scales_each_matrix_by_its_own_trust(decay):
+    """You et al. 2017, algorithm 1: v ← m v + lr λ (g + β w), λ = 0.001 ‖w‖ / (‖g‖ + β ‖w‖).
+
+    Norms and biases have λ = 1 and β = 0.
+    """
     torch.manual_seed(0)
-    layer = nn.Linear(4, 3)
-    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
-    budget = Budget(1, 2, lr=0.5, weight_decay=0.1, warmup=0.0, optimizer="lars")
-    groups = [
-        {"params": [layer.weight], "weight_decay": 0.1, "scale": 1.0},
-        {"params": [layer.bias], "weight_decay": 0.0, "scale": 1.0},
-    ]
-    optimizer = make_optimizer(groups, budget)
-    layer(torch.rand(5, 4)).square().sum().backward()
-    g = layer.weight.grad
-    trust = 1e-3 * weight.norm() / (g.norm() + 0.1 * weight.norm())
-    optimizer.step()
-    assert torch.allclose(layer.weight, weight - 0.5 * trust * (g + 0.1 * weight), atol=1e-6)
-    assert torch.allclose(layer.bias, bias - 0.5 * layer.bias.grad)
+    encoder = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+    encoder.num_features = 2
+    objective = erm(encoder, Task((3, 2, 2), 2, 1))
+    members = [*encoder.parameters(), *objective.parameters()]
+    budget = Budget(1, 2, lr=1.0, weight_decay=decay, warmup=0.0, optimizer="lars")
+    optimizer = make_optimizer(parameter_groups(encoder, objective, budget), budget)
+    slow = [p.detach().double() for p in members]
+    speed = [torch.zeros_like(p) for p in slow]
+    for lr in (0.5, 0.3, 2.0):
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        for number, p in enumerate(members):
+            p.grad = torch.randn_like(p) * 10.0 ** (number % 5 - 2)
+        for number, (w, p) in enumerate(zip(slow, members, strict=True)):
+            g, trust, beta = p.grad.double(), 1.0, 0.0
+            if w.ndim > 1:
+                beta = decay
+                trust = (
+                    0.001 * (w**2).sum() ** 0.5 / ((g**2).sum() ** 0.5 + beta * (w**2).sum() ** 0.5)
+                )
+            speed[number] = 0.9 * speed[number] + trust * (g + beta * w)
+            slow[number] = w - lr * speed[number]
+        optimizer.step()
+    for w, p in zip(slow, members, strict=True):
+        assert torch.allclose(p.detach().double(), w, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "lars"])

@@ -388,19 +388,70 @@ TWO_BY_TWO = [(0, 1), (2, 3), (4, 5)]
 
 
 def test_shifts_that_all_share_a_training_are_one_by_seed():
-    """Then it is the paired t-test of each seed's mean over shifts."""
+    """Where that has the larger variance it is the paired t-test of seeds' means over shifts."""
     random = np.random.default_rng(5)
+    larger = wider = 0
     for _ in range(20):
         a, b = sharing(random, ALL)
         told = stats.ttest_rel(a.values.mean(0), b.values.mean(0))
         found = compare(a, b)
         apart = compare(replace(a, shared=None), replace(b, shared=None))
         if apart.df > 2:
+            wider += 1
             assert found.p >= apart.p - 1e-12
         by_seed = (a.values - b.values).mean(0)
         if variance(by_seed.tolist()) * 36 >= np.var(a.values - b.values, axis=1, ddof=1).sum():
+            larger += 1
             assert found.p == pytest.approx(told.pvalue, abs=1e-9)
             assert found.df == pytest.approx(2)
+    assert larger >= 5 and wider >= 5
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9, 1.0])
+def test_equal_methods_whose_shifts_share_a_training_are_told_apart_at_most_as_often_as_said(
+    correlation,
+):
+    """40 equal methods, six shifts, three seeds: of 780 pairs of each of four boards."""
+    random, shifts = np.random.default_rng(11), 6
+    together = np.ones((shifts, shifts), dtype=bool)
+    told, theirs = [], []
+    for _ in range(4):
+        own = random.standard_normal((40, shifts, 3))
+        of_seed = random.standard_normal((40, 1, 3))
+        values = 0.5 + 0.02 * (sqrt(correlation) * of_seed + sqrt(1 - correlation) * own)
+        pairs = every_pair([Results(one, (), together) for one in values])
+        upper = np.triu_indices(40, 1)
+        told.append((pairs.p[upper] < 0.05).mean())
+        means = values.mean(1)
+        theirs.append(stats.ttest_rel(means[upper[0]], means[upper[1]], axis=1).pvalue < 0.05)
+    assert np.mean(told) <= 0.07  # seeds of 40 methods vary the share itself
+    assert np.mean(told) <= np.mean(theirs) + 0.02
+
+
+def test_a_value_that_is_not_known_tells_nothing_apart_and_has_no_rank():
+    known = np.array([[0.5, 0.4, 0.6], [0.7, 0.6, 0.8]])
+    spoilt = known.copy()
+    spoilt[0, 1] = np.nan
+    methods = [Results(values, ()) for values in (known, spoilt, known - 0.3)]
+    pairs = every_pair(methods)
+    for figures in (pairs.difference, pairs.low, pairs.high, pairs.p, pairs.df, pairs.adjusted):
+        assert np.isnan(figures[[0, 2], 1]).all() and np.isnan(figures[1, [0, 2]]).all()
+    alone = every_pair([methods[0], methods[2]])
+    assert pairs.p[0, 2] == alone.p[0, 1] < 0.05
+    told = compare(*methods[:2])
+    assert (told.low, told.high, told.p, told.df) == (None,) * 4
+    assert ties([0, 1, 2], pairs.adjusted) == [1, 1, 2]
+    assert rank_intervals(pairs).tolist() == [[1, 2], [1, 3], [2, 3]]
+    assert np.isnan(interval(methods[1])).all()
+    means = np.stack([method.values.mean(1) for method in methods])
+    assert mean_ranks(means)[[0, 2]].tolist() == [1.25, 2.5]
+    assert np.isnan(mean_ranks(means)[1]) and np.isnan(borda(means)[1])
+    assert np.isnan(interquartile_mean(spoilt)) and np.isnan(worst(spoilt)[1])
+
+
+def test_an_interval_of_two_seeds_may_pass_the_ends_of_accuracy():
+    low, high = interval(of_seeds([[0.2, 0.8]]))
+    assert low < 0 and high > 1
 
 
 @pytest.mark.parametrize("pairs", [ALL, TWO_BY_TWO], ids=["all", "two by two"])

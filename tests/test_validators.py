@@ -8,6 +8,7 @@ import scipy.stats
 import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_mutual_info_score
 
@@ -39,6 +40,7 @@ from benchbench.validators import (
     infomax,
     quality,
     snd,
+    tells_a_risk,
     validate,
 )
 
@@ -225,8 +227,94 @@ def test_the_controlled_risk_of_even_weights_is_the_weighted_mean():
     losses = (noise(50, seed=2) > 0).double()
     assert controlled_risk(torch.ones(50).double(), losses) == pytest.approx(losses.mean().item())
     nearly = 1.2 + 1e-9 * noise(50, seed=3).double()
-    assert controlled_risk(nearly, losses) == pytest.approx(1.2 * losses.mean().item())
+    for scale in (1e-8, 1.0, 1e8):
+        expected = np.average(losses.numpy(), weights=nearly.numpy())
+        assert controlled_risk(scale * nearly, losses) == pytest.approx(expected)
     assert controlled_risk(torch.ones(1).double(), losses[:1]) == losses[0]
+
+
+def risk_of_the_authors(weight: np.ndarray, error: np.ndarray) -> float:
+    """As `get_dev_risk` in dev.py of github.com/thuml/Deep-Embedded-Validation."""
+    weighted = weight * error
+    cov = np.cov(np.stack([weighted, weight], 1), rowvar=False)[0][1]
+    eta = -cov / np.var(weight, ddof=1)
+    return np.mean(weighted) + eta * np.mean(weight) - eta
+
+
+SOME_WEIGHTS = {
+    "of a wide range": noise(300, seed=1).double().exp(),
+    "of one large row": F.one_hot(torch.tensor(7), 300).double() + 1e-3,
+    "that vary by a hundredth": 1 + 0.01 * noise(300, seed=2).double(),
+    "that do not vary": torch.ones(300).double(),
+}
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e-4, 1.0, 1e4, 1e8])
+@pytest.mark.parametrize("kind", SOME_WEIGHTS)
+def test_the_controlled_risk_depends_on_losses_as_a_risk_does_at_any_scale_of_weights(kind, scale):
+    weights, losses = scale * SOME_WEIGHTS[kind], torch.rand(300, generator=generator(4)).double()
+    one = torch.ones_like(losses)
+    assert controlled_risk(weights, one) == pytest.approx(
+        1, rel=1e-5
+    )  # of a readout that is always wrong
+    assert controlled_risk(weights, 0.3 * one) == pytest.approx(0.3, rel=1e-5)
+    moved = 2 * controlled_risk(weights, losses) + 0.5
+    assert controlled_risk(weights, 2 * losses + 0.5) == pytest.approx(moved)
+    order = torch.randperm(300, generator=generator(5))
+    assert controlled_risk(weights[order], losses[order]) == pytest.approx((moved - 0.5) / 2)
+    assert controlled_risk(weights.repeat(2), losses.repeat(2)) == pytest.approx((moved - 0.5) / 2)
+    if kind != "that do not vary":
+        theirs = risk_of_the_authors(weights.numpy(), losses.numpy())
+        assert controlled_risk(weights, losses) == pytest.approx(theirs)
+
+
+def always_wrong(val: Features) -> Fitted:
+    return Fitted(lambda z: F.one_hot((val.labels + 1) % CLASSES, CLASSES).double(), "last")
+
+
+@pytest.mark.parametrize("apart", [0, 0.5, 1, 2, 3, 4, 6, 10])
+def test_dev_is_told_of_domains_that_overlap_and_not_of_separable_ones(apart):
+    """x ~ N(0, 1) in the source, N(a, 1) in the target; the class of a row is whether x > a / 2.
+
+    A readout that always says class 0 is wrong on Φ(a / 2) of the target.
+    """
+    source, target, z = (noise(n, 2, seed=seed) for n, seed in ((800, 1), (800, 2), (300, 3)))
+    target[:, 0] += apart
+    val = Features(z, (z[:, 0] > apart / 2).long())
+    zero = Fitted(lambda z: F.one_hot(torch.zeros(len(z)).long(), CLASSES).double(), "last")
+    found = dev_of(zero, source, val, target), dev_of(always_wrong(val), source, val, target)
+    if apart < 4:
+        assert -found[0] == pytest.approx(scipy.stats.norm.cdf(apart / 2), abs=0.03)
+        assert found[1] == pytest.approx(-1)
+    else:  # there the authors' formula, too, has risks of 0 for 0.999
+        assert found == (None, None)
+
+
+def test_what_tells_no_risk_is_said_of_weights_at_any_number_of_rows():
+    even = torch.ones(300).double()
+    assert tells_a_risk(even) and tells_a_risk(1.9 * even) and tells_a_risk(0.6 * even)
+    for scale in (0.0, 1e-6, 0.4, 2.1, 1e6, math.nan, math.inf):
+        assert not tells_a_risk(scale * even)
+    few = torch.zeros(300).double()
+    few[:4] = 75.0  # four rows stand for all: the mean is 1
+    assert not tells_a_risk(few)
+    few[:8] = 37.5
+    assert tells_a_risk(few)
+    off = 1.5 + 0.01 * noise(300, seed=2).double()  # the line is told at 1.5, and asked at 1
+    assert not tells_a_risk(off) and tells_a_risk(off - 0.5)
+
+
+def test_of_digits_and_inverted_digits_no_readout_has_a_dev():
+    """Where domains are separable every readout had 0, the best value, also a wrong one."""
+    digits = load_digits()
+    order = torch.randperm(len(digits.data), generator=generator(0))
+    z, labels = torch.tensor(digits.data / 16).float()[order], torch.tensor(digits.target)[order]
+    source, val, target = z[:900], Features(z[900:1200], labels[900:1200]), 1 - z[1200:]
+    ratio = density_ratio(source, target, val.z)
+    assert ratio.mean() < 1e-4
+    wrong = Fitted(lambda z: F.one_hot((val.labels + 1) % 10, 10).double(), "last")
+    assert dev(wrong, ratio, val) is None
+    assert controlled_risk(ratio, torch.ones(300).double()) == pytest.approx(1)
 
 
 def test_of_a_known_ratio_the_controlled_risk_is_right_on_average_and_surer_than_without_control():
@@ -379,16 +467,16 @@ ALL = set(Validators.model_fields)
     [
         ({"target_train": TARGET.z[:0]}, FREE_OF_TARGET),
         ({"target_train": TARGET.z[:1]}, ALL - {"dev", "snd", "class_ami"}),
-        ({"target_train": TARGET.z[:6]}, ALL),
-        ({"target_train": torch.ones_like(TARGET.z)}, ALL - {"class_ami"}),
-        ({"target_train": torch.zeros_like(TARGET.z)}, ALL - {"class_ami", "rankme"}),
+        ({"target_train": TARGET.z[:6]}, ALL - {"dev"}),
+        ({"target_train": torch.ones_like(TARGET.z)}, ALL - {"class_ami", "dev"}),
+        ({"target_train": torch.zeros_like(TARGET.z)}, ALL - {"class_ami", "rankme", "dev"}),
         ({"target_train": spoilt(TARGET, math.nan).z}, FREE_OF_TARGET),
         ({"target_train": 1e30 * TARGET.z}, None),
         ({"target_train": TARGET.z + 1e4}, None),
         ({"source_train": spoilt(SOURCE, math.inf)}, ALL - {"dev"}),
         ({"source_train": NO_ROW}, ALL - {"dev"}),
         ({"source_val": NO_ROW}, ALL - {"dev", "source_val"}),
-        ({"source_val": Features(SOURCE_VAL.z[:1], SOURCE_VAL.labels[:1])}, ALL),
+        ({"source_val": Features(SOURCE_VAL.z[:1], SOURCE_VAL.labels[:1])}, ALL - {"dev"}),
         ({"source_val": spoilt(SOURCE_VAL, math.nan)}, ALL - {"dev", "source_val"}),
         ({"source_val": Features(1e9 * SOURCE_VAL.z, SOURCE_VAL.labels)}, ALL - {"dev"}),
         ({"target_val": spoilt(TARGET_VAL, math.nan)}, ALL - {"target_val"}),

@@ -50,8 +50,16 @@ from benchbench.board.verify import take_in, verdict_on
 from benchbench.cli import main
 from benchbench.cli.submit import recorded
 from benchbench.keys import snapshot_key
-from benchbench.launch.again import compared, interval, plan_for, reprobed, reproduced, stray
-from benchbench.record import read_records, record_of
+from benchbench.launch.again import (
+    compared,
+    interval,
+    other_validators,
+    plan_for,
+    reprobed,
+    reproduced,
+    stray,
+)
+from benchbench.record import Validators, read_records, record_of
 from benchbench.terms import BadInput
 
 OTHER = "0" * 64
@@ -998,3 +1006,14 @@ def test_a_disk_that_ends_leaves_nothing_half_taken_in(honest, board, tmp_path, 
         with pytest.raises(BadInput, match="cannot be written: No space left on device"):
             take_in(submission, verdict, board)
     assert not [*(board / "records").iterdir()] and not (board / "levels.json").exists()
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1.0, 1e8])
+def test_validators_of_numbers_are_compared_in_the_units_of_their_labels(unit):
+    """Minus a squared error of a thousandth of the labels' variance, whatever their unit."""
+    again = Validators(source_val=-1e-3 * unit, target_val=-0.5 * unit)
+    near = Validators(source_val=-2e-3 * unit, target_val=-0.49 * unit)
+    raised = Validators(source_val=-1e-3 * unit, target_val=-0.4 * unit)
+    assert not [*other_validators("here", near, again, unit)]
+    (found,) = other_validators("here", raised, again, unit)
+    assert "target_val" in found.text

@@ -83,7 +83,8 @@ def interval(
     all of its seeds and shifts. The percentiles of K drawn seeds are too narrow (Hesterberg, "What
     Teachers Should Know About the Bootstrap", The American Statistician 2015): their deviations
     from the mean are stretched by √(K / (K − 1)), and by the quantile of Student's t over that of
-    the normal.
+    the normal. It is not cut at the ends of a metric's range: of two seeds that differ much it may
+    reach below 0 or above 1, and says so how little they tell.
     """
     if results.values.shape[1] == 1 and not results.strata:
         return None
@@ -137,12 +138,18 @@ def compare(a: Results, b: Results) -> Comparison:
 def every_pair(results: Sequence[Results]) -> Pairs:
     """Every two methods, paired by shift, seed and test row: Student's t of the difference.
 
-    Rows count between methods that have strata, seeds alone between others; with one shift, or
-    shifts that all share a training, that is the paired t-test. Degrees of freedom are
-    Satterthwaite's (Biometrics Bulletin 1946), of a quadratic form of the seeds, by what the
-    variances of the two methods by themselves say of each shift's share: from those of the
-    difference, a shift whose K seeds happen to agree would count too little. Without any variance,
-    what differs has p = 0. ValueError if the methods differ in shifts, seeds or rows.
+    Rows count between methods that have strata, seeds alone between others; with one shift and no
+    strata it is the paired t-test. Degrees of freedom are Satterthwaite's (Biometrics Bulletin
+    1946), of a quadratic form of the seeds, by what the variances of the two methods by themselves
+    say of each shift's share: from those of the difference, a shift whose K seeds happen to agree
+    would count too little. Where shifts share a training it is not the paired t-test of their
+    means: the variance is at least that of shifts that do not, and the degrees of freedom are
+    others. There it is conservative: of two equal methods with three seeds and six shifts that all
+    share a training, correlated by 0, 0.5, 0.9 and 1, it finds 1.2, 2.8, 5.0 and 5.4 % different
+    at 5 %, and the paired t-test of the means 4.5, 5.1, 5.3 and 5.4 % (2,000 draws).
+
+    Without any variance, what differs has p = 0. A value that is NaN makes the difference, its
+    interval, p and df NaN. ValueError if the methods differ in shifts, seeds or rows.
     """
     means = np.array([result.values.mean() for result in results])
     difference = means[:, None] - means
@@ -150,6 +157,8 @@ def every_pair(results: Sequence[Results]) -> Pairs:
     error = np.sqrt(variance)
     t = np.divide(np.abs(difference), error, out=np.zeros_like(error), where=error > 0)
     p = np.where(error > 0, 2 * stdtr(df, -t), difference == 0)
+    unknown = np.isnan(error) | np.isnan(difference)
+    p[unknown] = df[unknown] = np.nan
     margin = stdtrit(df, 1 - LEVEL / 2) * error
     figures = np.stack([difference - margin, difference + margin, p, df])
     if results[0].values.shape[1] == 1:
@@ -270,10 +279,14 @@ def rank_intervals(pairs: Pairs) -> np.ndarray:
 
 
 def mean_ranks(values: np.ndarray) -> np.ndarray:
-    """Mean over shifts of each method's rank, float64 [M], of values [M, S]; equals share ranks."""
+    """Mean over shifts of each method's rank, float64 [M], of values [M, S]; equals share ranks.
+
+    NaN of a method that has a NaN, which is better or worse than nothing.
+    """
     better = (values > values[:, None]).sum(1)
     equal = (values == values[:, None]).sum(1)
-    return (better + (equal + 1) / 2).mean(1)
+    ranks = np.where(np.isnan(values), np.nan, better + (equal + 1) / 2)
+    return np.asarray(ranks.mean(1))
 
 
 def borda(values: np.ndarray) -> np.ndarray:
@@ -286,8 +299,10 @@ def interquartile_mean(values: np.ndarray) -> float:
     """Mean without the lowest and the highest quarter of values [S, K].
 
     Of all shifts and seeds together (Agarwal et al., "Deep Reinforcement Learning at the Edge of
-    the Statistical Precipice", NeurIPS 2021, section 4.3).
+    the Statistical Precipice", NeurIPS 2021, section 4.3). NaN if a value is.
     """
+    if np.isnan(values).any():  # sorting would put it where it is cut
+        return float("nan")
     ordered = np.sort(values, axis=None)
     cut = len(ordered) // 4
     return float(ordered[cut : len(ordered) - cut].mean())

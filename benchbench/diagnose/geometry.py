@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbench.features import Features
+from benchbench.features import RESOLUTION, Features
 from benchbench.keys import key_of
 from benchbench.readout import known, logistic_path, with_bias
 from benchbench.record import Diagnostics
@@ -21,7 +21,6 @@ FEWEST = 5  # training rows of a class, or of a side, for which a head is fitted
 C = 0.1  # of logistic regression, on features whose mean square is 1; cosines depend on it
 MAX_ITER = 100
 LITTLE = 1e8  # rows × features × classes for which several threads cost more than they spare
-RESOLUTION = 1e-6  # of float32: features that vary less around their mean are constant
 
 
 @dataclass(frozen=True)
@@ -250,11 +249,11 @@ def mmd(x: Tensor, y: Tensor) -> float | None:
     """MMD² of rows [N, D] and [M, D], unbiased (Gretton et al. 2012, equation 3).
 
     The kernel is exp(−d² / 2σ²), σ the median distance of all pairs (section 8); None if it is
-    zero.
+    zero, or rounding of zero.
     """
     pairs = [distinct(x), distinct(y), squared_distances(x, y).flatten()]
-    median = torch.cat(pairs).median()
-    if median == 0:
+    median, mean = torch.cat(pairs).median(), torch.cat(pairs).mean()
+    if median <= RESOLUTION**2 * mean:
         return None
     inside_x, inside_y, across = ((-d / (2 * median)).exp().mean().item() for d in pairs)
     return inside_x + inside_y - 2 * across

@@ -24,7 +24,7 @@ from benchbench.board.sources import Source, expected_by
 from benchbench.board.table import board
 from benchbench.board.truth import Truth
 from benchbench.catalog import Catalog
-from benchbench.contracts import Objective
+from benchbench.contracts import Objective, is_known
 from benchbench.data.prepare import Report
 from benchbench.features import Features, extract
 from benchbench.launch.local import Audience, run_cells
@@ -111,7 +111,7 @@ def reprobed(submission: Submission, plan: Plan) -> Iterator[Finding]:
                 yield Finding("problem", f"{where} cannot be read off again: {reason}")
                 continue
             if state.validators:
-                yield from other_validators(where, state.validators, validators)
+                yield from other_validators(where, state.validators, validators, unit_of(plan))
             said = submission.predictions(predictions_name(state.name))
             for domain, values in predictions.items():
                 claimed = torch.from_numpy(said[prediction_name(domain, state.step)].copy())
@@ -164,12 +164,22 @@ def read_again(
     return score(cell, fitted, mine, pack)[1], validated(cell, fitted, common, mine, pack)
 
 
-def other_validators(where: str, said: Validators, again: Validators) -> Iterator[Finding]:
+def unit_of(plan: Plan) -> float:
+    """Beside which a validator is large or small: 1, or the variance of labels that are numbers."""
+    if plan.pack.task.num_classes:
+        return 1.0
+    labels = plan.pack.labels[is_known(plan.pack.labels)].double()
+    return labels.var(correction=0).item()
+
+
+def other_validators(
+    where: str, said: Validators, again: Validators, unit: float
+) -> Iterator[Finding]:
     """What would have a rule of selection prefer this state, and is not so."""
     for name in STEADY:
         mine, theirs = getattr(said, name), getattr(again, name)
         if (mine is None) != (theirs is None) or (
-            mine is not None and abs(mine - theirs) > MOST_MOVED * max(1.0, abs(theirs))
+            mine is not None and abs(mine - theirs) > MOST_MOVED * max(unit, abs(theirs))
         ):
             yield Finding("problem", f"{where}: its {name} is {mine}, and read off again {theirs}")
 
