@@ -20,8 +20,10 @@ def packed(
     return prepare.prepared(_source(dataset, root), build, store, split_seed, report)
 
 
-def verified(dataset: Choice, root: Path, store: Store, split_seed: int = 0) -> list[str]:
-    """What of a prepared dataset is no longer as its files are, a sentence each."""
+def verified(
+    dataset: Choice, root: Path, store: Store, split_seed: int = 0
+) -> tuple[list[str], list[str]]:
+    """What of a prepared dataset is no longer as its files are, and what overlaps in it."""
     return prepare.verified(_source(dataset, root), described(dataset, root), store, split_seed)
 
 
