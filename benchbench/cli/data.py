@@ -147,6 +147,7 @@ def verify(dataset: str, store: Path, data: Path) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("sheet.png"),
     show_default=True,
+    help="The sheet; it must not lie in a folder of the dataset, of which it would become a part.",
 )
 @click.option("--augmentation", default="none", help="Show its views of each image, too.")
 @click.option("--classes", default=10, show_default=True, type=click.IntRange(min=1))
@@ -174,9 +175,11 @@ def show(
 ) -> None:
     """Draw a sheet of DATASET: a row for each class, columns for each domain."""
     from benchbench.data.inspect import contact_sheet
+    from benchbench.datasets import check_apart
     from benchbench.plan import build_augmentation, check_modality
 
-    _, pack = opened(dataset, store, data)
+    choice, pack = opened(dataset, store, data)
+    check_apart(choice, data, a_store(store), out)
     known = catalog()
     steps = known.pipeline(augmentation)
     for step in steps:

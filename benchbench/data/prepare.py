@@ -118,6 +118,12 @@ def verified(
     return [], overlaps(pack, data.units, digests, paths)
 
 
+def read_from(identity: Mapping[str, Any], store: Store, split_seed: int) -> list[Path]:
+    """Files and folders that a prepared dataset was read from; of many images, some."""
+    kept = store.read("packs", _key(identity, split_seed))
+    return [Path(path) for path, _, _ in kept.note["files"]] if kept else []
+
+
 def _key(identity: Mapping[str, Any], split_seed: int) -> str:
     return key_of({**identity, "split_seed": split_seed, "drawn": DRAWN})
 
