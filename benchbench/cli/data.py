@@ -56,7 +56,7 @@ def list_(data: Path, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=1))
         return
     for fact in facts:
-        state = "here" if fact["files"] else "reads what its options name"
+        state = "here" if fact["files"] else "no files of a fixed name: bundled, or as options say"
         if missing := fact["missing"]:
             more = f" and {len(missing) - 3} more" if missing[3:] else ""
             state = f"missing {', '.join(missing[:3])}{more}"
@@ -134,7 +134,8 @@ def verify(dataset: str, store: Path, data: Path) -> None:
     if faults:
         sys.exit(1)
     told = "as its authors say" if expected else "its authors' counts are not known here"
-    more = "" if overlaps else "; no row is in two splits or domains"
+    what = "text" if pack.vocabulary else "image"
+    more = "" if overlaps else f"; no {what} is in two splits or domains"
     click.echo(f"{choice.text}: {len(pack.labels):,} rows, unchanged since prepared; {told}{more}")
 
 
@@ -188,9 +189,10 @@ def show(
     sheet = contact_sheet(pack, augment, classes, images, views, seed)
     try:
         sheet.save(out)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadInput(f"{out} cannot be written: {reason}") from None
+    except ValueError:
+        raise BadInput(f"{out} must end like an image, such as {out.stem}.png") from None
+    except OSError as error:
+        raise BadInput(f"{out} cannot be written: {error.strerror or error}") from None
     click.echo(f"{out}: {sheet.width} × {sheet.height} pixels")
 
 
@@ -232,7 +234,7 @@ def table_of(pack: Pack) -> str:
     """Rows of every domain by split, labelled and not."""
     from tabulate import tabulate
 
-    from benchbench.data.inspect import counts, lonely
+    from benchbench.data.inspect import counts, lonely, without_label
 
     body = [[*row] for row in counts(pack)]
     head = ["domain", "train", "unlabelled", "val", "test", "classes"]
@@ -240,4 +242,4 @@ def table_of(pack: Pack) -> str:
     size = " × ".join(map(str, pack.task.input_shape))
     kind = f"tokens, of {len(pack.vocabulary):,} words" if pack.vocabulary else "pixels"
     about = f"{size} {kind}, fingerprint {pack.fingerprint[:12]}, {pack.licence}"
-    return "\n".join([text, "", about, *lonely(pack)]) + "\n"
+    return "\n".join([text, "", about, *without_label(pack), *lonely(pack)]) + "\n"

@@ -133,7 +133,9 @@ def test_verify_tells_of_copies_by_their_paths_and_ends_with_zero(tmp_path):
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     words = ["data", "verify", "folder(path='mine', size=8)", "--data", str(tmp_path)]
     alone = CliRunner().invoke(main, [*words, "--store", str(tmp_path / "one")])
-    assert alone.exit_code == 0 and alone.stdout.endswith("; no row is in two splits or domains\n")
+    assert alone.exit_code == 0 and alone.stdout.endswith(
+        "; no image is in two splits or domains\n"
+    )
     mine = tmp_path / "mine"
     shutil.copy(mine / "a/train/cat/0.png", mine / "a/test/cat/0.png")
     with Image.open(mine / "a/train/cat/1.png") as image:  # another file, the same pixels
@@ -149,4 +151,4 @@ def test_verify_tells_of_copies_by_their_paths_and_ends_with_zero(tmp_path):
         "domains 'a' and 'b': the same images in both: 1, such as row 4 (a/train/cat/1.png) and "
         "row 12 (b/test/cat/x.bmp); test rows of 'b' that are training rows of 'a': 1"
     )
-    assert "19 rows, unchanged since prepared" in last and "no row is in two" not in last
+    assert "19 rows, unchanged since prepared" in last and "is in two splits" not in last

@@ -83,3 +83,32 @@ def test_of_more_images_than_are_looked_at_none_is_replaced(mine, monkeypatch):
         assert call("data", "show", text, "-o", str(out))[0] == 2
         assert out.read_bytes() == content
     assert call("data", "show", text)[0] == call("data", "show", text)[0] == 0
+
+
+def test_prepare_says_what_has_no_labels(mine):
+    """700 images of a domain, and none has a label: they are trained on, and the table says so."""
+    folder = mine / "night" / "unlabelled"
+    folder.mkdir(parents=True)
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    for number in range(700):
+        Image.fromarray(pixels + number % 256).save(folder / f"{number}.png", compress_level=0)
+    status, out, _ = call("data", "prepare", "folder(path='mine', size=4)")
+    rows = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in out.splitlines()
+            if line.startswith("| ")}  # fmt: skip
+    assert status == 0
+    assert [*map(int, rows["night"])] == [0, 700, 0, 0, 0]
+    assert [*map(int, rows["a"])] == [10, 0, 2, 4, 2]
+    assert "domain 'night' has no labels: it can be neither source nor target" in out
+
+
+def test_prepare_counts_rows_of_an_own_split_that_serve_nothing(tmp_path):
+    labels, split = np.array([0, 0, 1, -1, -1, 0] * 4), np.array([0, 1, 2, 1, 2, 0] * 4)
+    np.savez(tmp_path / "x.npz", images=np.zeros((24, 8, 8, 3), np.uint8), labels=labels,
+             label_names=np.array(["x", "y"]), domain=np.arange(24) // 12, split=split,
+             domain_names=np.array(["a", "b"]),
+             split_names=np.array(["train", "val", "test"]))  # fmt: skip
+    words = ["data", "prepare", "arrays(size=8)", "--data", str(tmp_path)]
+    result = CliRunner().invoke(main, [*words, "--store", str(tmp_path / "store")])
+    assert result.exit_code == 0
+    told = "validation and test rows without a label, which serve nothing: 4"
+    assert f"domain 'a': {told}" in result.stdout and f"domain 'b': {told}" in result.stdout
