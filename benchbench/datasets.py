@@ -1,15 +1,16 @@
 """From a dataset that a suite names to its pack."""
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from benchbench.catalog import Choice
-from benchbench.contracts import DomainData
+from benchbench.contracts import DomainData, ImageFiles
 from benchbench.data import prepare
 from benchbench.data.pack import Pack
 from benchbench.store import Store
-from benchbench.terms import MissingData
+from benchbench.terms import BadInput, MissingData
 
 
 def packed(
@@ -20,9 +21,35 @@ def packed(
     return prepare.prepared(_source(dataset, root), build, store, split_seed, report)
 
 
-def verified(dataset: Choice, root: Path, store: Store, split_seed: int = 0) -> list[str]:
-    """What of a prepared dataset is no longer as its files are, a sentence each."""
+def verified(
+    dataset: Choice, root: Path, store: Store, split_seed: int = 0
+) -> tuple[list[str], list[str]]:
+    """What of a prepared dataset is no longer as its files are, and what overlaps in it."""
     return prepare.verified(_source(dataset, root), described(dataset, root), store, split_seed)
+
+
+def check_apart(dataset: Choice, root: Path, store: Store, out: Path) -> None:
+    """BadInput if a file written at ``out`` would change the dataset, which is prepared.
+
+    It must lie in no folder that is read as a whole, and replace no file of the dataset.
+    """
+    place, read = out.resolve(), prepare.read_from(_source(dataset, root), store, 0)
+    for path in read:
+        if place.is_relative_to(path) and (path.is_dir() or place == path):
+            what = "a folder" if path.is_dir() else "a file"
+            raise BadInput(
+                f"{out} would change the dataset, which is read from {what} {path}; "
+                "name a place elsewhere with -o"
+            )
+    alike = place.suffix in {path.suffix for path in read}
+    if alike and place.exists() and place.is_relative_to(os.path.commonpath(read)):
+        inputs = described(dataset, root).inputs
+        if isinstance(inputs, ImageFiles) and any(
+            (inputs.root / path).resolve() == place
+            for path in inputs.paths
+            if path.endswith(place.name)
+        ):
+            raise BadInput(f"{out} is an image of the dataset; name a place elsewhere with -o")
 
 
 def described(dataset: Choice, root: Path) -> DomainData:

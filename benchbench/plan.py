@@ -15,13 +15,13 @@ from benchbench.catalog import Catalog, Choice
 from benchbench.contracts import Objective, Supervised, Task
 from benchbench.data.encoded import Encoded
 from benchbench.data.feed import Feed, resident, shares
-from benchbench.data.pack import Pack, check_shift
+from benchbench.data.pack import Pack, check_shift, unseen
 from benchbench.data.prepare import Report
 from benchbench.datasets import packed
 from benchbench.keys import first_key, keys_with, snapshot_key
 from benchbench.machine import Machine
 from benchbench.readout import check_task, resolve_readout
-from benchbench.record import Record, Status, file_stem, nothing_collected
+from benchbench.record import Record, Status, Unseen, file_stem, nothing_collected
 from benchbench.spelling import spell
 from benchbench.store import State, Store, sha256_of
 from benchbench.suite import Cell, Method, Sees, Shift, Stage, Suite
@@ -120,8 +120,41 @@ class Plan:
             replace(cell, method=drawn_ones(cell.method, cell.seed, cell.draw))
             if cell.draw
             else cell
-            for cell in self.suite.cells(self.pack.domain_names)
+            for cell in self.suite.cells(self._named)
         ]
+
+    @property
+    def _named(self) -> tuple[str, ...]:
+        """The domains that shifts may name; for "all", those that it means. BadInput if too few."""
+        if self.suite.named_domains:
+            return self.pack.domain_names
+        if len(meant := self.pack.labelled_domains) < 2:
+            there = f"domain {meant[0]!r} alone has" if meant else "no domain has"
+            raise BadInput(f'shifts = "all" means no shift of {self.dataset.text}: {there} labels')
+        return meant
+
+    def remarks(self, cells: Sequence[Cell]) -> list[str]:
+        """What a reader of these cells' scores should know of the data, a sentence each."""
+        left_out = [name for name in self.pack.domain_names if name not in self._named]
+        told = [
+            f'shifts = "all" leaves out domain {name!r}: none of its {self._size(name):,} rows has '
+            'a label; stages with sees = "all" train on them'
+            for name in left_out
+        ]
+        taught = {(c.shift, c.method.labels): c for c in cells if not reads_texts(c.method.readout)}
+        for (shift, labels), cell in taught.items():
+            if found := self.unseen(cell):
+                told.append(found.sentence(str(shift), labels))
+        return told
+
+    def _size(self, domain: str) -> int:
+        return int((self.pack.domains == self.pack.domain_names.index(domain)).sum())
+
+    def unseen(self, cell: Cell) -> Unseen | None:
+        """Classes on which the cell errs, as no label has taught them."""
+        if reads_texts(cell.method.readout):
+            return None
+        return unseen(self.pack, cell.labelled, cell.shift.targets)
 
     def _drawn(self, method: Method, seed: int, draw: int) -> Method:
         return drawn(method, self.catalog, self.suite.tune, seed, draw)
@@ -467,6 +500,11 @@ class Plan:
                 f"method {method.name}: {name} goes on from the head of the stage before, and "
                 f"{before or 'an untrained encoder'} has none that it can take"
             )
+
+
+def reads_texts(readout: str) -> bool:
+    """Whether the readout knows classes by their texts, and needs no labelled row of them."""
+    return readout.partition("(")[0].strip() == "zero_shot"
 
 
 def stage_seed(cell: Cell, depth: int) -> int:

@@ -15,9 +15,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    model_serializer,
     model_validator,
 )
 
@@ -28,6 +30,7 @@ DEV_VERSION: Literal[2] = 2  # of the formula of `Validators.dev`
 Told = TypeVar("Told")
 Status = Literal["scored", "diverged", "oom", "failed"]
 STATUS = b'\n "status": "'  # how the line begins; no text in a record has a line of its own
+NAMED = 5  # classes that a sentence has room for
 STATUSES: dict[bytes, Status] = {status.encode(): status for status in get_args(Status)}
 
 
@@ -74,6 +77,27 @@ class PluginSpec(Part):
     used: tuple[str, ...]  # what of it the cell used, such as "encoder small_cnn"
 
 
+class Unseen(Part):
+    """Classes of the target that no labelled training row has: predictions of them are errors."""
+
+    classes: dict[str, int] = Field(min_length=1)  # the target's test rows of each
+    n_classes: int  # all that its test rows have
+    n: int = Field(ge=1)  # all of its test rows with a label
+
+    def sentence(self, shift: str, labels: Literal["source", "target"]) -> str:
+        """``labels`` says whose were used."""
+        names, rows = [*self.classes], sum(self.classes.values())
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        share = 100 * rows / self.n
+        return (
+            f"shift {shift}: {len(names)} of {self.n_classes} classes of the target "
+            f"{'has' if len(names) == 1 else 'have'} no labelled {labels} row for training "
+            f"({', '.join(names[:NAMED])}{more}): "
+            f"{share:{'.0f' if share >= 1 else '.1g'}} % of its test rows ({rows:,} of {self.n:,}) "
+            "are counted as errors"
+        )
+
+
 class Data(Part):
     dataset: str
     fingerprint: str
@@ -83,6 +107,13 @@ class Data(Part):
     targets: tuple[str, ...]
     n_labelled: int  # rows whose labels were used for training
     n_unlabelled: int  # other rows that some stage saw
+    unseen: Unseen | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """``unseen`` is written where it says something, so that other records are as they were."""
+        fields: dict[str, Any] = written(self)
+        return {name: value for name, value in fields.items() if value or name != "unseen"}
 
 
 class Seeds(Part):

@@ -490,6 +490,7 @@ def describe(
             targets=cell.shift.targets,
             n_labelled=n_labelled,
             n_unlabelled=sum(map(len, rows.values())) - n_labelled,
+            unseen=plan.unseen(cell),
         ),
         seeds=Seeds(split=suite.split_seed, hparams=suite.tune.seed, train=cell.seed),
         draw=cell.draw,

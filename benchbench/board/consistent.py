@@ -24,9 +24,11 @@ from benchbench.board.bundle import (
 )
 from benchbench.board.truth import NAME, Truth
 from benchbench.record import (
+    Data,
     Record,
     Score,
     StageSpec,
+    Unseen,
     prediction_name,
     read_records,
 )
@@ -202,10 +204,28 @@ def _foreign(record: Record, cell: Cell, suite: Suite, truth: Truth) -> Iterator
     ):
         if said != wanted:
             yield f"its {what} is {_short(said)}, not {_short(wanted)}"
+    if data.unseen is not None and data.unseen != (true := _counted(data, truth)):
+        said, wanted = (_short(u.model_dump() if u else None) for u in (data.unseen, true))
+        yield f"its unseen is {said}, and the labels of test rows give {wanted}"
     if not alike(suite.dataset, data.dataset):
         yield f"its dataset is {_short(data.dataset)}, not {_short(suite.dataset)}"
     if suite.precision not in ("auto", record.spec.precision):
         yield f"its precision is {record.spec.precision}, not {suite.precision}"
+
+
+def _counted(data: Data, truth: Truth) -> Unseen | None:
+    """The classes that a record's data call unseen, counted in the truth."""
+    mine = [truth.labels[name] for name in data.targets if name in truth.labels]
+    if data.unseen is None or not truth.class_names or not mine:
+        return None
+    labels = np.concatenate(mine)
+    tests = np.bincount(labels[labels >= 0], minlength=len(truth.class_names))
+    counts = dict(zip(truth.class_names, tests.tolist(), strict=True))
+    return Unseen(
+        classes={name: counts.get(name, 0) for name in data.unseen.classes},
+        n_classes=int((tests > 0).sum()),
+        n=int(tests.sum()),
+    )
 
 
 def _misspelt(record: Record, method: Method, draw: int, shift: Shift) -> Iterator[str]:

@@ -359,6 +359,15 @@ def meanings(board: Board) -> list[str]:
                 "Leave one out wants shifts of several sources; entropy, infomax, snd and bnm want "
                 "the readouts linear or head, of classes."
             )
+    for shift in board.shifts:
+        lacking = (
+            record.data.unseen
+            for record in board.source.records
+            if record.shift == shift and record.spec.labels == "source"
+        )
+        if unseen := next(filter(None, lacking), None):
+            sentence = inert.markdown(unseen.sentence(shift, "source"))
+            lines.append(f"{sentence[0].upper()}{sentence[1:]}.")
     if board.source.stale:
         whys = sorted(set(board.source.stale.values()))
         lines.append(

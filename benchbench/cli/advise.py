@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from benchbench.cli.meter import Measuring, meter_options
-from benchbench.cli.options import plugin_options, writable, written
+from benchbench.cli.options import catalog, plugin_options, writable, written
 from benchbench.terms import COLOURS, CROPS, BadInput
 
 if TYPE_CHECKING:
@@ -86,15 +86,17 @@ def advise(
     Measures which augmentation connects the domains of DATASET, such as "folder(path='mine')", and
     predicts the accuracy of contrastive pre-training with it. Writes a page that explains itself.
     """
+    from benchbench.datasets import check_apart
     from benchbench.diagnose.advice import advise as advised
     from benchbench.diagnose.page import as_json as told
     from benchbench.diagnose.page import page
 
     if not out.parent.is_dir():
         raise BadInput(f"--out {out}: there is no folder {out.parent}")
-    writable(out.parent)
     text, meter = measuring.meter(dataset)
     pack = meter.pack
+    check_apart(catalog().resolve("dataset", text), measuring.data, meter.store, out)
+    writable(out.parent)
     found = advised(
         meter,
         text,

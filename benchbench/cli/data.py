@@ -56,7 +56,7 @@ def list_(data: Path, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=1))
         return
     for fact in facts:
-        state = "here" if fact["files"] else "reads what its options name"
+        state = "here" if fact["files"] else "no files of a fixed name: bundled, or as options say"
         if missing := fact["missing"]:
             more = f" and {len(missing) - 3} more" if missing[3:] else ""
             state = f"missing {', '.join(missing[:3])}{more}"
@@ -115,21 +115,28 @@ def prepare(dataset: str, store: Path, data: Path) -> None:
 @store_option
 @data_option
 def verify(dataset: str, store: Path, data: Path) -> None:
-    """Compare DATASET with its files, with what was prepared, and with what its authors publish."""
+    """Compare DATASET with its files, with what was prepared, and with what its authors publish.
+
+    Says what overlaps, too: equal images or texts in several splits or domains, the worst first,
+    and groups on several sides of a split. That is no fault of the files: the exit status is 1 only
+    where something has changed, or rows are missing.
+    """
     from benchbench.data.inspect import miscounted
     from benchbench.datasets import verified
 
     choice, pack = opened(dataset, store, data)
-    faults = verified(choice, data, a_store(store))
+    faults, overlaps = verified(choice, data, a_store(store))
     source = choice.entry.published
     expected = source.rows(**choice.options) if source else {}
     faults += miscounted(pack, expected)
-    for fault in faults:
-        click.echo(fault)
+    for sentence in (*faults, *overlaps):
+        click.echo(sentence)
     if faults:
         sys.exit(1)
     told = "as its authors say" if expected else "its authors' counts are not known here"
-    click.echo(f"{choice.text}: {len(pack.labels):,} rows, unchanged since prepared; {told}")
+    what = "text" if pack.vocabulary else "image"
+    more = "" if overlaps else f"; no {what} is in two splits or domains"
+    click.echo(f"{choice.text}: {len(pack.labels):,} rows, unchanged since prepared; {told}{more}")
 
 
 @data.command()
@@ -141,6 +148,7 @@ def verify(dataset: str, store: Path, data: Path) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("sheet.png"),
     show_default=True,
+    help="The sheet; it must not lie in a folder of the dataset, of which it would become a part.",
 )
 @click.option("--augmentation", default="none", help="Show its views of each image, too.")
 @click.option("--classes", default=10, show_default=True, type=click.IntRange(min=1))
@@ -168,9 +176,11 @@ def show(
 ) -> None:
     """Draw a sheet of DATASET: a row for each class, columns for each domain."""
     from benchbench.data.inspect import contact_sheet
+    from benchbench.datasets import check_apart
     from benchbench.plan import build_augmentation, check_modality
 
-    _, pack = opened(dataset, store, data)
+    choice, pack = opened(dataset, store, data)
+    check_apart(choice, data, a_store(store), out)
     known = catalog()
     steps = known.pipeline(augmentation)
     for step in steps:
@@ -179,9 +189,10 @@ def show(
     sheet = contact_sheet(pack, augment, classes, images, views, seed)
     try:
         sheet.save(out)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadInput(f"{out} cannot be written: {reason}") from None
+    except ValueError:
+        raise BadInput(f"{out} must end like an image, such as {out.stem}.png") from None
+    except OSError as error:
+        raise BadInput(f"{out} cannot be written: {error.strerror or error}") from None
     click.echo(f"{out}: {sheet.width} × {sheet.height} pixels")
 
 
@@ -223,7 +234,7 @@ def table_of(pack: Pack) -> str:
     """Rows of every domain by split, labelled and not."""
     from tabulate import tabulate
 
-    from benchbench.data.inspect import counts, lonely
+    from benchbench.data.inspect import counts, lonely, without_label
 
     body = [[*row] for row in counts(pack)]
     head = ["domain", "train", "unlabelled", "val", "test", "classes"]
@@ -231,4 +242,4 @@ def table_of(pack: Pack) -> str:
     size = " × ".join(map(str, pack.task.input_shape))
     kind = f"tokens, of {len(pack.vocabulary):,} words" if pack.vocabulary else "pixels"
     about = f"{size} {kind}, fingerprint {pack.fingerprint[:12]}, {pack.licence}"
-    return "\n".join([text, "", about, *lonely(pack)]) + "\n"
+    return "\n".join([text, "", about, *without_label(pack), *lonely(pack)]) + "\n"

@@ -206,6 +206,8 @@ def run(
             show_without_data(suite, only, data, error.files)
         raise
     cells = chosen_cells(plan, only)
+    for remark in plan.remarks(cells):
+        click.echo(remark, err=True)
     if dry_run:
         show_plan(plan, cells, budget, processes_here(engine))
         return

@@ -43,12 +43,30 @@ def miscounted(pack: Pack, expected: Mapping[str, int]) -> list[str]:
     return faults
 
 
+def without_label(pack: Pack) -> list[str]:
+    """A sentence for every domain without labels, or with rows that serve nothing for want of one.
+
+    Such are rows that a dataset's own split has for validation or test.
+    """
+    told = []
+    for number, name in enumerate(pack.domain_names):
+        rows = (pack.domains == number) & ~is_known(pack.labels)
+        if name not in pack.labelled_domains:
+            told.append(f"domain {name!r} has no labels: it can be neither source nor target")
+        elif idle := int((rows & (pack.split != TRAIN)).sum()):
+            told.append(
+                f"domain {name!r}: validation and test rows without a label, which serve nothing: "
+                f"{idle:,}"
+            )
+    return told
+
+
 def lonely(pack: Pack) -> list[str]:
-    """A sentence for every class that has labelled rows in one domain alone."""
+    """A sentence for every class with labelled rows in one domain alone, of several with some."""
     told = []
     for number, name in enumerate(pack.class_names):
         homes = pack.domains[pack.labels == number].unique().tolist()
-        if len(homes) == 1 and len(pack.domain_names) > 1:
+        if len(homes) == 1 and len(pack.labelled_domains) > 1:
             told.append(f"class {name!r} has rows in domain {pack.domain_names[homes[0]]!r} alone")
     return told
 

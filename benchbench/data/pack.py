@@ -12,6 +12,7 @@ from benchbench.contracts import DomainData, ImageFiles, Task, is_known
 from benchbench.data.encoded import Encoded
 from benchbench.data.splits import draw_split
 from benchbench.metrics import OF_GROUPS, resolve_metric
+from benchbench.record import Unseen
 from benchbench.terms import PADDING, TEST, TRAIN, UNKNOWN, VAL, BadInput
 
 INPUTS = {(4, torch.uint8), (4, torch.float16), (2, torch.int32)}  # dimensions and dtypes
@@ -47,6 +48,12 @@ class Pack:
     def with_label(self, rows: Tensor) -> Tensor:
         """Those of some rows whose label is known."""
         return rows[is_known(self.labels[rows])]
+
+    @property
+    def labelled_domains(self) -> tuple[str, ...]:
+        """Those of which some row has a label, in the data's order."""
+        numbers = self.domains[is_known(self.labels)].unique().tolist()
+        return tuple(self.domain_names[number] for number in numbers)
 
     def rows(self, domain: str, split: int) -> Tensor:
         """int64 indices of a domain's rows in one split, ascending."""
@@ -161,3 +168,22 @@ def check_shift(pack: Pack, labelled: Sequence[str], targets: Sequence[str], shi
                 f"shift {shift}: domain {name!r} has no class in common with the labelled "
                 f"domains; it has {mine}, they have {theirs}"
             )
+
+
+def unseen(pack: Pack, labelled: Sequence[str], targets: Sequence[str]) -> Unseen | None:
+    """Classes of the targets' test rows that no training row of the labelled domains has."""
+    if not pack.class_names:
+        return None
+    shown, tested = (
+        pack.labels[torch.cat([pack.with_label(pack.rows(name, split)) for name in names])]
+        for names, split in ((labelled, TRAIN), (targets, TEST))
+    )
+    tests = tested.bincount(minlength=len(pack.class_names))
+    missing = (tests > 0) & (shown.bincount(minlength=len(tests)) == 0)
+    if not missing.any():
+        return None
+    return Unseen(
+        classes={pack.class_names[k]: int(tests[k]) for k in missing.nonzero().flatten().tolist()},
+        n_classes=int((tests > 0).sum()),
+        n=len(tested),
+    )

@@ -29,7 +29,9 @@ from benchbench import disk
 from benchbench.contracts import DomainData, ImageFiles
 from benchbench.data.encoded import SUFFIX, Encoded, starts_of
 from benchbench.data.images import pixels_of, read_image
+from benchbench.data.overlaps import digests_of, overlaps
 from benchbench.data.pack import Pack, digest_of, pack_of
+from benchbench.data.splits import DRAWN
 from benchbench.disk import writing
 from benchbench.keys import key_of
 from benchbench.store import Store, enough_space
@@ -55,7 +57,7 @@ def prepared(
     ``identity`` is all that decides what ``build`` returns, but for the files it reads; if these
     have changed since, the data are prepared anew, with a warning that names one.
     """
-    key = key_of({**identity, "split_seed": split_seed})
+    key = _key(identity, split_seed)
     kept = store.read("packs", key)
     if kept is not None:
         pack, changed = _opened(kept.tensors, kept.note, store), changed_file(kept.note["files"])
@@ -88,33 +90,42 @@ def shortened(column: Tensor) -> Tensor:
 
 def verified(
     identity: Mapping[str, Any], data: DomainData, store: Store, split_seed: int
-) -> list[str]:
-    """What is no longer as it was when the dataset was prepared, a sentence each."""
-    key = key_of({**identity, "split_seed": split_seed})
-    kept = store.read("packs", key)
+) -> tuple[list[str], list[str]]:
+    """What is no longer as it was when the dataset was prepared, a sentence each.
+
+    And what is told of rows and units that are in several splits or domains, as `overlaps` does.
+    """
+    kept = store.read("packs", _key(identity, split_seed))
     assert kept is not None, "it was opened before"
     place = pixels_in(store) / kept.note["pixels"]
     pack = _opened(kept.tensors, kept.note, store)
     assert pack is not None
     if isinstance(data.inputs, ImageFiles):
         if listed(data.inputs, place.parent).stem != place.stem:
-            return [f"files of {identity['dataset']} have changed since it was prepared"]
+            return [f"files of {identity['dataset']} have changed since it was prepared"], []
         digest = json.loads(place.with_suffix(".json").read_text())["sha256"]
     else:
         digest = digest_of(data.inputs)
     faults = []
-    if _digest(pack.inputs) != digest:
+    found, digests = digests_of(pack.inputs)
+    if found != digest:
         faults.append(f"the pixels in {place} are not those that were decoded; delete it")
     if pack_of(data, split_seed, pack.inputs, digest).fingerprint != pack.fingerprint:
         faults.append(f"labels, domains or splits of {identity['dataset']} have changed")
-    return faults
+    if faults:
+        return faults, []
+    paths = data.inputs.paths if isinstance(data.inputs, ImageFiles) else ()
+    return [], overlaps(pack, data.units, digests, paths)
 
 
-def _digest(inputs: Tensor | Encoded) -> str:
-    digest = hashlib.sha256()
-    for rows in torch.arange(len(inputs)).split(BLOCK):
-        digest.update(inputs[rows].contiguous().numpy().data)
-    return digest.hexdigest()
+def read_from(identity: Mapping[str, Any], store: Store, split_seed: int) -> list[Path]:
+    """Files and folders that a prepared dataset was read from; of many images, some."""
+    kept = store.read("packs", _key(identity, split_seed))
+    return [Path(path) for path, _, _ in kept.note["files"]] if kept else []
+
+
+def _key(identity: Mapping[str, Any], split_seed: int) -> str:
+    return key_of({**identity, "split_seed": split_seed, "drawn": DRAWN})
 
 
 NOTED = (

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from benchbench.contracts import is_known
 from benchbench.terms import TEST, TRAIN, VAL, derive_seed
 
+DRAWN = 2  # the version of the draw: a pack with the split of another is prepared anew
 HELD_OUT = 0.2  # the share of a stratum that tests; the same share of the rest validates
 
 
@@ -14,26 +16,32 @@ def draw_split(
     """int64 [N] of TRAIN, VAL, TEST, drawn within each domain and, if there are any, class.
 
     With units, whole units are drawn, each within the domain where it first occurs: none is on two
-    sides, in whatever domains it has rows. A row of unit −1 is one of its own.
+    sides, in whatever domains it has rows. A row of unit −1 is one of its own. A row without a
+    label is in TRAIN, as it can neither validate nor test, unless it is of a unit that has labelled
+    rows; shares are of what has labels.
     """
+    known = is_known(labels)
     if units is None:
-        units = torch.arange(len(labels))
-        numbers = labels.dtype.is_floating_point
-        strata = torch.stack([domains, torch.zeros_like(domains) if numbers else labels], 1)
+        units, homes = torch.arange(len(labels)), domains
+        classes = torch.zeros_like(domains) if labels.dtype.is_floating_point else labels
     else:
         alone = int(units.max()) + 1 + torch.arange(len(units))
         units = torch.where(units < 0, alone, units).unique(return_inverse=True)[1]
-        first = torch.full((int(units.max()) + 1,), len(names))
-        first = first.scatter_reduce(0, units, domains, "amin")
-        strata = torch.stack([first[units], torch.zeros_like(units)], 1)
-    split = torch.full_like(domains, TRAIN)
-    for domain, label in strata.unique(dim=0).tolist():
-        here = (strata == torch.tensor([domain, label])).all(1)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "split", names[domain], label))
-        members = units[here].unique()
-        members = members[torch.randperm(len(members), generator=generator)]
-        tests = round(HELD_OUT * len(members))
-        validates = round(HELD_OUT * (len(members) - tests))
-        split[here & torch.isin(units, members[:tests])] = TEST
-        split[here & torch.isin(units, members[tests : tests + validates])] = VAL
-    return split
+        homes = torch.full((int(units.max()) + 1,), len(names))
+        homes = homes.scatter_reduce(0, units, domains, "amin")
+        known = torch.zeros_like(homes).scatter_reduce(0, units, known.long(), "amax") > 0
+        classes = torch.zeros_like(homes)
+    members = known.nonzero().flatten()
+    strata, of, sizes = torch.stack([homes, classes], 1)[members].unique(
+        dim=0, return_inverse=True, return_counts=True
+    )
+    members = members[of.argsort(stable=True)]
+    side, generator = torch.full_like(homes, TRAIN), torch.Generator()
+    for (domain, label), mine in zip(strata.tolist(), members.split(sizes.tolist()), strict=True):
+        generator.manual_seed(derive_seed(seed, "split", names[domain], label))
+        mixed = mine[torch.randperm(len(mine), generator=generator)]
+        tests = round(HELD_OUT * len(mine))
+        validates = round(HELD_OUT * (len(mine) - tests))
+        side[mixed[:tests]] = TEST
+        side[mixed[tests : tests + validates]] = VAL
+    return side[units]

@@ -76,7 +76,7 @@ def test_what_was_prepared_is_opened_without_the_plugin(data, store):
     again = prepared(IDENTITY, untouched, store, 0, silent)
     assert same(first, again)
     assert isinstance(again.labels, torch.Tensor) and again.labels.dtype == torch.int64
-    assert verified(IDENTITY, data, store, 0) == []
+    assert verified(IDENTITY, data, store, 0)[0] == []
 
 
 def test_another_seed_of_the_split_decodes_nothing_again(data, store):
@@ -123,21 +123,22 @@ def test_of_many_images_some_are_looked_at_and_verify_looks_at_all(data, store, 
     prepared(IDENTITY, lambda: data, store, 0, silent)
     Image.new("RGB", (9, 9), "red").save(data.inputs.root / "1.png")  # 0, 3, 6 … are looked at
     prepared(IDENTITY, untouched, store, 0, silent)
-    (fault,) = verified(IDENTITY, data, store, 0)
+    (fault,) = verified(IDENTITY, data, store, 0)[0]
     assert fault == "files of mine have changed since it was prepared"
 
 
 def test_flipped_pixels_and_labels_are_found(data, store):
     prepared(IDENTITY, lambda: data, store, 0, silent)
     other = replace(data, labels=(data.labels + 1) % 3)
-    assert "labels, domains or splits of mine have changed" in verified(IDENTITY, other, store, 0)
+    faults = verified(IDENTITY, other, store, 0)[0]
+    assert "labels, domains or splits of mine have changed" in faults
     (pixels,) = (store.root / "packs" / "pixels").glob("*.npy")
     with pixels.open("r+b") as file:
         file.seek(-5, os.SEEK_END)
         byte = file.read(1)[0]
         file.seek(-5, os.SEEK_END)
         file.write(bytes([byte ^ 1]))
-    (fault,) = verified(IDENTITY, data, store, 0)
+    (fault,) = verified(IDENTITY, data, store, 0)[0]
     assert fault.endswith("are not those that were decoded; delete it")
 
 
@@ -350,7 +351,7 @@ def test_pixels_that_do_not_fit_stay_encoded_and_are_the_same(data, store, tmp_p
     assert torch.equal(pack.inputs[rows], wanted) and torch.equal(again.inputs[rows], wanted)
     assert pack.inputs.shape == (30, 3, 16, 16) and pack.inputs[rows[:0]].shape == (0, 3, 16, 16)
     assert pack.task.input_shape == (3, 16, 16)
-    assert verified(IDENTITY, data, store, 0) == []
+    assert verified(IDENTITY, data, store, 0)[0] == []
     assert ailments(store, tmp_path) == []
     (kept,) = (store.root / "packs" / "pixels").glob("*.bytes")
     assert kept.stat().st_size < 30 * 3 * 16 * 16
