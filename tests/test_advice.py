@@ -518,7 +518,7 @@ def test_what_it_cannot_tell_is_no_number_anywhere(meter):
         assert sentence in words and sentence in said
     assert "196 rows" in said and "--labels given" in said and 'name = "transfer"' in words
     for text in (words, said, page.as_json(found)):
-        for number in ("43", "0.4321", "12 to 88", "12–88", "0.8765"):
+        for number in ("43 %", "0.4321", "12 to 88", "12–88", "0.8765"):
             assert number not in text
     for option, left in zip(told["options"], item.options, strict=True):
         assert option["accuracy"] is None and option["interval"] is None
