@@ -1,6 +1,6 @@
 """Will it transfer, which augmentation connects the domains, or must one label?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, exp
@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchbench.contracts import as_read, is_known
+from benchbench.data.pack import Pack
 from benchbench.diagnose.connectivity import Connectivity
 from benchbench.diagnose.fit import (
     COVERED,
     PREDICTORS,
     Fit,
+    Point,
     datasets,
     elsewhere,
     outcomes,
@@ -25,16 +27,20 @@ from benchbench.diagnose.fit import (
     values_of,
 )
 from benchbench.diagnose.measure import Measured, Meter
-from benchbench.diagnose.pseudo import pseudo_labels
+from benchbench.diagnose.pseudo import CLASSIFIERS, Pseudo, pseudo_labels
 from benchbench.diagnose.report import ConnectivityTold, told
 from benchbench.plan import build_augmentation
 from benchbench.suite import Shift
 from benchbench.terms import BadInput, derive_seed
 
 Labels = Literal["source", "given"]
-Verdict = Literal["transfers", "borderline", "label this domain"]
+Verdict = Literal["transfers", "borderline", "label this domain", "cannot tell"]
 PREDICTOR = "connectivity"
+ENOUGH = 0.9  # of the classes measured, and of the rows agreed on; with less nothing is predicted
+FEW = 5  # mistaken test rows: of fewer one more or less changes a ratio by a fifth and more
+LEARNT = 0.5  # of the way from chance to 1 that classifiers of the source must go on held-out rows
 LEAST_GAP = 0.05  # between predicted accuracy and goal: a smaller one is not worth settling
+UNKNOWN_GAP = 0.1  # the same, where no accuracy can be predicted
 FITTED = (7, 10)  # least and most classes of the datasets of the shipped fit
 POOR = 1.5  # α/γ of a class below which it counts as poorly connected
 SHOWN_CLASSES = 2  # of those that are connected least, and of those that are most
@@ -50,6 +56,7 @@ class Option:
     accuracy: float  # predicted, of the target
     low: float
     high: float
+    doubts: tuple[str, ...] = ()  # sentences; with one, what is predicted says nothing
 
     @property
     def augmentation(self) -> str:
@@ -86,10 +93,13 @@ class TargetAdvice:
     """What is known of one new domain."""
 
     target: str
-    options: tuple[Option, ...]  # best first
+    options: tuple[Option, ...]  # best first; as they were asked for, if it "cannot tell"
     verdict: Verdict
+    reasons: tuple[str, ...]  # a sentence for each reason why it "cannot tell"
+    next_steps: tuple[str, ...]  # what to do where it "cannot tell", a sentence each
     labels_to_settle: int  # test labels that would show on which side of the goal it is
     agreement: float  # of two classifiers of the source on its rows
+    source_accuracy: tuple[float, ...]  # of these classifiers, on source rows they have not seen
     classes: tuple[ClassAdvice, ...]  # least connected first
     left_out: tuple[str, ...]  # a sentence for each class that has too few rows
 
@@ -99,8 +109,11 @@ class TargetAdvice:
 
     @property
     def poor(self) -> tuple[ClassAdvice, ...]:
-        """Classes that meet others across the domains nearly as often as themselves."""
-        return tuple(item for item in self.classes if item.ratio < POOR)
+        """Classes that meet others across the domains nearly as often as themselves.
+
+        None where it "cannot tell": which they are would be as uncertain as the prediction.
+        """
+        return tuple(item for item in self.classes if item.ratio < POOR and not self.reasons)
 
 
 @dataclass(frozen=True)
@@ -124,7 +137,88 @@ class Advice:
             "r_squared_elsewhere": r_squared(y, there),
             "rank_elsewhere": rank_correlation(there, y),
             "covered": COVERED,
+            "covered_elsewhere": covered_elsewhere(points),
         }
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fit, and the range of the cells it was fitted to: outside it says nothing."""
+
+    fit: Fit
+    values: dict[str, tuple[float, float]]  # least and highest of each predictor
+    accuracy: tuple[float, float]  # and of what was measured
+
+    @classmethod
+    def to(cls, points: Sequence[Point]) -> "Fitted":
+        """BadInput if the points are of fewer than two datasets."""
+        names = PREDICTORS[PREDICTOR]
+        return cls(
+            Fit.to(points, names),
+            {name: range_of([point.values[name] for point in points]) for name in names},
+            range_of([point.target for point in points]),
+        )
+
+    def option(self, said: ConnectivityTold) -> Option:
+        """What is predicted from measured connectivity, and what speaks against believing it."""
+        accuracy, low, high = self.fit.accuracy(values_of(said))
+        doubts = (*self.outside(said, accuracy), *decided_by_a_row(said))
+        return Option(said, accuracy, low, high, doubts)
+
+    def outside(self, said: ConnectivityTold, accuracy: float) -> list[str]:
+        """A sentence for each quantity that no cell of the fit came as low as, or as high."""
+        found = values_of(said)
+        doubts = [
+            f"{name} is {found[name]:.1f} under {said.augmentation}; the fit that predicts has "
+            f"seen {low:.1f} to {high:.1f}"
+            for name, (low, high) in self.values.items()
+            if not low <= found[name] <= high
+        ]
+        low, high = self.accuracy
+        if not low <= accuracy <= high:
+            doubts.append(
+                f"the prediction under {said.augmentation} is outside the accuracies that the fit "
+                f"has seen, {low:.0%} to {high:.0%}"
+            )
+        return doubts
+
+
+def range_of(values: Sequence[float]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
+def decided_by_a_row(said: ConnectivityTold) -> list[str]:
+    """A sentence for each of α, β and γ that fewer than ``FEW`` mistaken test rows make up.
+
+    A row counts as one if all its views are taken for every node that it is compared with, and for
+    less if some are: value · rows of them make up the value. With m of them, one more makes the
+    smoothed value (m + 1.5) / (m + 0.5) times what it was: three times if m = 0, 1.2 if m = 5.
+    """
+    found = []
+    for name, part in (("α", said.alpha), ("β", said.beta), ("γ", said.gamma)):
+        mistaken = part.value * part.rows
+        if mistaken < FEW:
+            found.append(
+                f"{name} is {part.value:.4f} under {said.augmentation}: {mistaken:.1f} of "
+                f"{part.rows} test rows are mistaken, and one more would change it by a factor of "
+                f"{(mistaken + 1.5) / (mistaken + 0.5):.1f}; {FEW} are needed"
+            )
+    return found
+
+
+def covered_elsewhere(points: Sequence[Point]) -> float:
+    """Share of points that lie in the interval of a fit to all other datasets.
+
+    The width of the interval is of these others, too, so that nothing of a dataset decides its own.
+    """
+    inside = []
+    for dataset in datasets(points):
+        fit = Fit.to([p for p in points if p.dataset != dataset], PREDICTORS[PREDICTOR])
+        for point in points:
+            if point.dataset == dataset:
+                _, low, high = fit.accuracy(point.values)
+                inside.append(low <= point.target <= high)
+    return sum(inside) / len(inside)
 
 
 def advise(
@@ -136,15 +230,16 @@ def advise(
     *,
     goal: float,
     labels: Labels,
+    watch: Callable[[int], None] = lambda networks: None,
 ) -> Advice:
     """Measure connectivity of every target under every augmentation, and say what follows.
 
     With ``labels`` "source", no target label is read: classes of the target are those on which two
-    classifiers of the source agree. What is named twice counts once. BadInput, before anything is
-    measured, if a domain is unknown or an augmentation cannot be built; and if "given" labels are
-    not.
+    classifiers of the source agree. What is named twice counts once. ``watch`` is told how many
+    networks are trained at most, before the first is. BadInput, before that, if a domain is unknown
+    or an augmentation cannot be built; and if "given" labels are not.
     """
-    fit = Fit.to(shipped(), PREDICTORS[PREDICTOR])
+    fitted = Fitted.to(shipped())
     candidates = list(dict.fromkeys(augmentations))
     for text in candidates:
         build_augmentation(meter.steps(text), meter.pack.task)
@@ -152,7 +247,8 @@ def advise(
         Shift.parse(f"{' + '.join(sources)} > {target}", meter.pack.domain_names)
         for target in dict.fromkeys(targets)
     ]
-    found = [advise_on(meter, dataset, s, candidates, fit, goal, labels) for s in shifts]
+    watch(len(shifts) * (CLASSIFIERS + len(candidates)))
+    found = [advise_on(meter, dataset, s, candidates, fitted, goal, labels) for s in shifts]
     return Advice(dataset, tuple(sources), goal, labels, tuple(found))
 
 
@@ -161,74 +257,147 @@ def advise_on(
     dataset: str,
     shift: Shift,
     augmentations: Sequence[str],
-    fit: Fit,
+    fitted: Fitted,
     goal: float,
     labels: Labels,
 ) -> TargetAdvice:
     (target,) = shift.targets
     pack = meter.pack
-    here = pack.domains == pack.domain_names.index(target)
-    if labels == "given" and not is_known(pack.labels[here]).any():
+    number = pack.domain_names.index(target)
+    if labels == "given" and not is_known(pack.labels[pack.domains == number]).any():
         raise BadInput(f"domain {target!r} has no labels; leave out --labels given")
     pseudo = pseudo_labels(meter, augmentations[0], shift)
-    classes = pseudo.labels if labels == "source" else None
+    assumed = pseudo.labels if labels == "source" else None
     try:
-        measured = [meter.of(text, shift, classes) for text in augmentations]
+        measured = [meter.of(text, shift, assumed) for text in augmentations]
     except BadInput as error:
-        if classes is None:
+        if assumed is None:
             raise
         raise BadInput(
             f"two classifiers of {' + '.join(shift.sources)} agree on {pseudo.agreement:.0%} of "
             f"{target!r}, and connectivity of these rows cannot be measured: {error}; label some "
             "and say --labels given, or leave this domain out"
         ) from None
-    options = [option(dataset, meter, shift, pair, fit, labels) for pair in measured]
+    options = [fitted.option(told(dataset, meter, shift, pair, labels)) for pair in measured]
     order = sorted(range(len(options)), key=lambda i: -options[i].accuracy)
-    best, nodes = options[order[0]], measured[order[0]]
+    best = options[order[0]]
+    reasons = (
+        *doubts_of_data(pack),
+        *doubts_of_classifiers(pseudo, shift, labels),
+        *doubts_of_classes(pack, shift, labels, len(measured[0][1].of_class)),
+        *best.doubts,
+    )
+    if reasons:
+        order = list(range(len(options)))
+    needed = labels_to_settle(None if reasons else best.accuracy, goal)
     return TargetAdvice(
         target,
         tuple(options[i] for i in order),
-        verdict_of(best, pseudo.agreement, goal),
-        labels_to_settle(best.accuracy, goal),
+        "cannot tell" if reasons else verdict_of(best, pseudo.agreement, goal),
+        reasons,
+        next_steps(target, needed, labels) if reasons else (),
+        needed,
         pseudo.agreement,
-        classes_of(meter, pack.domain_names.index(target), *nodes),
-        nodes[0].left_out,
+        pseudo.source,
+        classes_of(meter, number, *measured[order[0]]),
+        measured[0][0].left_out,
     )
 
 
-def option(
-    dataset: str,
-    meter: Meter,
-    shift: Shift,
-    found: tuple[Measured, Connectivity],
-    fit: Fit,
-    labels: Labels,
-) -> Option:
-    said = told(dataset, meter, shift, found, labels)
-    return Option(said, *fit.accuracy(values_of(said)))
+def doubts_of_data(pack: Pack) -> list[str]:
+    """Sentences on what the datasets of the shipped fit have not: such classes, or texts."""
+    doubts, classes = [], len(pack.class_names)
+    if pack.vocabulary:
+        doubts.append("the data are texts; the fit that predicts is of images")
+    if not FITTED[0] <= classes <= FITTED[1]:
+        doubts.append(
+            f"the data have {classes} classes; the fit that predicts is of datasets with "
+            f"{FITTED[0]} to {FITTED[1]}"
+        )
+    return doubts
+
+
+def doubts_of_classifiers(pseudo: Pseudo, shift: Shift, labels: Labels) -> list[str]:
+    """Sentences on classifiers of the source that know neither it nor the target.
+
+    With given labels how far they agree is no matter of what is measured.
+    """
+    doubts, source, (target,) = [], " + ".join(shift.sources), shift.targets
+    least = pseudo.chance + LEARNT * (1 - pseudo.chance)
+    if min(pseudo.source) < least:
+        read = " and ".join(f"{accuracy:.0%}" for accuracy in pseudo.source)
+        doubts.append(
+            f"two classifiers of {source} have not learnt it: they read {read} of its own held-out "
+            f"rows, mean over classes; {least:.0%} is needed, where chance is {pseudo.chance:.0%}"
+        )
+    if labels == "source" and pseudo.agreement < ENOUGH:
+        doubts.append(
+            f"two classifiers of {source} agree on {pseudo.agreement:.0%} of {target}; "
+            f"{ENOUGH:.0%} are needed, to take for its classes what they say"
+        )
+    if labels == "source" and pseudo.classes < 2:
+        doubts.append(f"all rows of {target} that they agree on are of one class to them")
+    return doubts
+
+
+def doubts_of_classes(pack: Pack, shift: Shift, labels: Labels, measured: int) -> list[str]:
+    """A sentence if fewer than ``ENOUGH`` of the classes could be measured.
+
+    Of the target's if its labels are given, else of those that the source has labels of.
+    """
+    side = shift.targets if labels == "given" else shift.sources
+    numbers = torch.tensor([pack.domain_names.index(name) for name in side])
+    here = pack.labels[torch.isin(pack.domains, numbers)]
+    there = len(here[is_known(here)].unique())
+    if measured >= ENOUGH * there:
+        return []
+    return [
+        f"{measured} of {there} classes of {' + '.join(side)} could be measured, {ENOUGH:.0%} are "
+        "needed; of the others too few rows are of known class in one of the domains"
+    ]
 
 
 def verdict_of(best: Option, agreement: float, goal: float) -> Verdict:
-    """By the interval and by agreement.
+    """By the interval first, and by agreement where the interval leaves it open.
 
-    It transfers if the whole interval reaches the goal, or if so many rows are agreed on already by
-    classifiers of the source and the classes are connected (α > γ), which speaks against both being
-    misled alike. To be labelled is what reaches the goal by neither.
+    It transfers if the whole interval reaches the goal; or if the prediction itself does, so many
+    rows are agreed on already by classifiers of the source, and the classes are connected (α > γ),
+    which speaks against both being misled alike. To be labelled is what reaches the goal neither
+    with the interval nor by agreement. If the two contradict each other it is borderline.
     """
-    if best.low >= goal or (agreement >= goal and best.ratios[0] > 1):
+    agreed = agreement >= goal and best.ratios[0] > 1
+    if best.low >= goal or (best.accuracy >= goal and agreed):
         return "transfers"
     return "label this domain" if best.high < goal and agreement < goal else "borderline"
 
 
-def labels_to_settle(accuracy: float, goal: float) -> int:
+def labels_to_settle(accuracy: float | None, goal: float) -> int:
     """Test labels whose 95 % interval would exclude the goal, were the prediction true.
 
     In four of five draws of them, by the normal approximation (Cohen 1988, chapter 6):
     n = (1.96 + 0.84)² p (1 − p) / (p − goal)², at least 30. With 1.96 alone it would be in one of
-    two. A gap below ``LEAST_GAP`` is taken for that.
+    two. A gap below ``LEAST_GAP`` is taken for that. Of an unknown accuracy (None) p is 0.5, where
+    p (1 − p) is largest, and the gap ``UNKNOWN_GAP``: one that far from the goal, or farther, is
+    told from it wherever it lies.
     """
-    gap = max(abs(accuracy - goal), LEAST_GAP)
-    return max(30, ceil((1.96 + 0.84) ** 2 * accuracy * (1 - accuracy) / gap**2))
+    if accuracy is None:
+        p, gap = 0.5, UNKNOWN_GAP
+    else:
+        p, gap = accuracy, max(abs(accuracy - goal), LEAST_GAP)
+    return max(30, ceil((1.96 + 0.84) ** 2 * p * (1 - p) / gap**2))
+
+
+def next_steps(target: str, needed: int, labels: Labels) -> tuple[str, ...]:
+    """Sentences: what tells where a measurement without target labels does not."""
+    given = (
+        f"If the data hold labels of {target}, or once some are there, measure with --labels given."
+    )
+    return (
+        f"Label {needed} rows of {target}, drawn at random, and test a classifier on them: this "
+        f"tells its accuracy from a goal that is {100 * UNKNOWN_GAP:.0f} or more points away.",
+        *([given] if labels == "source" else []),
+        "Run the suite that the page ends with: it trains and scores what was to be predicted.",
+    )
 
 
 def classes_of(

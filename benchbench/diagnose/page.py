@@ -15,12 +15,12 @@ from benchbench.contracts import as_read
 from benchbench.data.inspect import picture
 from benchbench.data.pack import Pack
 from benchbench.diagnose.advice import (
-    FITTED,
     LEAST_GAP,
     POOR,
     VIEWS,
     Advice,
     ClassAdvice,
+    Option,
     Pair,
     TargetAdvice,
 )
@@ -60,10 +60,10 @@ def page(advice: Advice, pack: Pack) -> str:
         percent=lambda share: f"{100 * share:.0f}",
         short=short,
         shown=shown,
+        believed=believed,
         pictures=lambda pair: pictures(pair, pack),
         suite=lambda item: suite(advice, item),
         classes=len(pack.class_names),
-        fitted=FITTED,
         least_gap=LEAST_GAP,
         poor=POOR,
         views=VIEWS,
@@ -74,6 +74,11 @@ def page(advice: Advice, pack: Pack) -> str:
 def shown(classes: Sequence[ClassAdvice]) -> list[ClassAdvice]:
     """Those with pictures: the classes that are connected least, and those that are most."""
     return [item for item in classes if item.connects]
+
+
+def believed(item: TargetAdvice, option: Option) -> bool:
+    """Whether what is predicted with an option may be shown as a prediction."""
+    return not item.reasons and not option.doubts
 
 
 def short(augmentation: str) -> str:
@@ -105,15 +110,21 @@ def suite(advice: Advice, item: TargetAdvice) -> str:
 
 
 def as_json(advice: Advice) -> str:
-    """All figures, without pictures: of pairs, the rows of the data."""
+    """All figures, without pictures: of pairs, the rows of the data.
+
+    Accuracy and interval are null where nothing speaks for them: of every option of a target of
+    which it "cannot tell", and of an option with doubts of its own.
+    """
     targets: list[dict[str, Any]] = []
     for item in advice.targets:
-        said = ("target", "verdict", "labels_to_settle", "agreement", "left_out")
+        said = ("target", "verdict", "reasons", "next_steps", "labels_to_settle", "agreement",
+                "source_accuracy", "left_out")  # fmt: skip
         fields = {name: getattr(item, name) for name in said}
         options = [
             {
-                "accuracy": option.accuracy,
-                "interval": [option.low, option.high],
+                "accuracy": option.accuracy if believed(item, option) else None,
+                "interval": [option.low, option.high] if believed(item, option) else None,
+                "doubts": option.doubts,
                 **option.connectivity.model_dump(mode="json"),
             }
             for option in item.options
@@ -128,7 +139,8 @@ def as_json(advice: Advice) -> str:
             for one in item.classes
         ]
         poor = [one.name for one in item.poor]
-        targets.append(fields | {"options": options, "poor": poor, "classes": classes})
+        found = {"options": options, "poor": poor, "classes": classes}
+        targets.append(fields | found | {"suite": suite(advice, item)})
     whole = {
         "dataset": advice.dataset,
         "sources": advice.sources,

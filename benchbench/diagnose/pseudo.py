@@ -23,6 +23,9 @@ class Pseudo:
 
     labels: Tensor  # int64 [N]: the source's own; the target's predicted, or UNKNOWN
     agreement: float  # of two classifiers on target rows, in [0, 1]; about their accuracy
+    source: tuple[float, ...]  # balanced accuracy of each on source rows that it has not seen
+    chance: float  # of that accuracy: one over the number of classes they tell apart
+    classes: int  # of the target's rows on which they agree; below 2 the labels say nothing
 
 
 def pseudo_labels(meter: Meter, augmentation: str, shift: Shift) -> Pseudo:
@@ -35,22 +38,34 @@ def pseudo_labels(meter: Meter, augmentation: str, shift: Shift) -> Pseudo:
     pack, steps = meter.pack, meter.steps(augmentation)
     targets = torch.tensor([pack.domain_names.index(name) for name in shift.targets])
     rows = torch.isin(pack.domains, targets).nonzero().flatten()
-    key = meter.key(steps, {"pseudo": shift.sources, "targets": shift.targets})
+    key = meter.key(
+        steps, {"pseudo": shift.sources, "targets": shift.targets, "with": "source accuracy"}
+    )
 
-    def predicted() -> tuple[dict[str, Tensor], None]:
-        told = []
+    def predicted() -> tuple[dict[str, Tensor], dict[str, object]]:
+        told, source = [], []
         for number in range(CLASSIFIERS):
             seed = derive_seed(meter.seed, "pseudo", number)
             nodes = classes_of(pack, shift.sources, seed)
             subject = meter.subject(nodes, steps, seed)
+            network = tells_all(subject)
             classes = torch.tensor([node.label for node in nodes])
-            told.append(classes[predictions(tells_all(subject), subject, rows)])
-        return {"told": torch.stack(told)}, None
+            told.append(classes[predictions(network, subject, rows)])
+            source.append(held_out_accuracy(network, subject))
+        return {"told": torch.stack(told)}, {"source": source, "chance": 1 / len(nodes)}
 
-    told = meter.store.once("pseudo", key, f"labels for {shift}", predicted).tensors["told"]
+    kept = meter.store.once("pseudo", key, f"labels for {shift}", predicted)
+    told = kept.tensors["told"]
+    agreed = told[0] == told[1]
     labels = pack.labels.clone()
-    labels[rows] = torch.where(told[0] == told[1], told[0], UNKNOWN)
-    return Pseudo(labels, float((told[0] == told[1]).double().mean()))
+    labels[rows] = torch.where(agreed, told[0], UNKNOWN)
+    return Pseudo(
+        labels,
+        float(agreed.double().mean()),
+        tuple(kept.note["source"]),
+        kept.note["chance"],
+        len(told[0][agreed].unique()),
+    )
 
 
 def classes_of(pack: Pack, domains: Sequence[str], seed: int) -> list[Node]:
@@ -68,3 +83,12 @@ def classes_of(pack: Pack, domains: Sequence[str], seed: int) -> list[Node]:
 def predictions(network: nn.Module, subject: Subject, rows: Tensor) -> Tensor:
     """int64 [N] on the CPU: the node that each row, as it is, looks most like."""
     return extract(network, subject.inputs, rows, subject.machine.device).argmax(1)
+
+
+def held_out_accuracy(network: nn.Module, subject: Subject) -> float:
+    """On the test rows of the nodes, as they are; every node counts the same."""
+    right = [
+        (predictions(network, subject, node.test) == number).double().mean()
+        for number, node in enumerate(subject.nodes)
+    ]
+    return float(torch.stack(right).mean())
