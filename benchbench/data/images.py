@@ -47,7 +47,7 @@ def pixels_of(files: ImageFiles, path: Path, deep: list[int] | None = None) -> n
 
 
 def decode_images(
-    images: Sequence[Path | bytes | memoryview | np.ndarray], size: int, where: str = ""
+    images: Sequence[Path | bytes | memoryview | np.ndarray], size: int, where: str = "images"
 ) -> np.ndarray:
     """uint8 [N, 3, size, size] of files, of the bytes of files, or of arrays of pixels.
 

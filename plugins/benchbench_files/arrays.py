@@ -112,34 +112,38 @@ def drawn_val(
 
 def read(place: Path) -> dict[str, np.ndarray]:
     """The arrays of one file that have a meaning here; BadInput says what cannot be read."""
+    if not place.is_file():
+        raise BadInput(f"there is no file {place}: {contents(place.parent)}")
+    columns: dict[str, np.ndarray] = {}
     try:
-        file = np.load(place, allow_pickle=False)
-    except Exception as error:  # numpy raises half a dozen types on what is no npz
-        if not place.is_file():
-            raise BadInput(f"there is no file {place}: {contents(place.parent)}") from None
-        empty = "it is empty" if not place.stat().st_size else f"{error}".partition("\n")[0]
-        raise BadInput(f"{place} cannot be read as npz: {empty}") from None
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise BadInput(
-            f"{place} cannot be read as npz: it is a single array, as np.save writes it; write "
-            "named ones with np.savez"
-        )
-    columns = {}
-    with file:
-        check_spelling(place, file.files, (*IMAGES, *CODED), "array")
-        for name in file.files:
-            if name in columns:
-                raise BadInput(f"{place} has two arrays {name!r}")
-            if name not in (*IMAGES, *CODED):
-                continue
-            try:
-                columns[name] = file[name]
-            except Exception as error:  # zipfile, zlib and numpy each raise their own
-                reason = f"{error}".partition("\n")[0]
-                if "allow_pickle" in reason:
-                    reason = "it holds Python objects; save numbers, or texts with dtype=str"
-                raise BadInput(f"{place}: {name} cannot be read: {reason}") from None
+        with place.open("rb") as raw:
+            file = np.load(raw, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array; write named ones with np.savez")
+            check_spelling(place, file.files, (*IMAGES, *CODED), "array")
+            for name in file.files:
+                if name in columns:
+                    raise BadInput(f"{place} has two arrays {name!r}")
+                if name in (*IMAGES, *CODED):
+                    columns[name] = array_of(place, file, name)
+    except BadInput:
+        raise
+    except Exception as error:  # numpy and zipfile raise half a dozen types on what is no npz
+        reason = "it is empty" if not place.stat().st_size else f"{error}".partition("\n")[0]
+        if "pickle" in reason:
+            reason = "it is no zip file, as np.savez writes it"
+        raise BadInput(f"{place} cannot be read as npz: {reason}") from None
     return columns
+
+
+def array_of(place: Path, file: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    try:
+        return file[name]
+    except Exception as error:  # zipfile, zlib and numpy each raise their own
+        reason = f"{error}".partition("\n")[0]
+        if "pickle" in reason:
+            reason = "it holds Python objects; save numbers, or texts with dtype=str"
+        raise BadInput(f"{place}: {name} cannot be read: {reason}") from None
 
 
 def pictures(

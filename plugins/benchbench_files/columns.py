@@ -133,8 +133,8 @@ def check_spelling(place: Path, found: Iterable[str], known: Sequence[str], kind
         close = get_close_matches(name.strip().lower(), known, 1, 0.88)
         if name not in known and close and close[0] not in found:
             raise BadInput(
-                f"{place} has a column {name!r}, which is not read; call it {close[0]!r}, or "
-                f"otherwise if it is another".replace("column", kind)
+                f"{place}: the {kind} {name!r} is not read; call it {close[0]!r}, or otherwise if "
+                "it is another"
             )
 
 
