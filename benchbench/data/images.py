@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from benchbench.contracts import ImageFiles, checked_size
 from benchbench.terms import BadInput
@@ -151,7 +151,7 @@ def _why(error: Exception) -> str:
             f"it has more than {most:,} pixels; make it smaller, or set the environment variable "
             f"{LIMIT} to the most pixels that an image may have"
         )
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "it is of no format that is known, or broken"
     return f"{error}" or type(error).__name__
 
