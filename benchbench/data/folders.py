@@ -29,7 +29,7 @@ def tell_skipped(skipped: Iterable[str], top: Path) -> None:
     listed = [f"{count:,} {suffix}" for suffix, count in counts.most_common(8)]
     more = f" and {len(counts) - 8} other suffixes" if len(counts) > 8 else ""
     home, most = Counter(path.parent for path in paths).most_common(1)[0]
-    place = "" if home == PurePath() else f"; {most:,} of these {len(paths):,} lie in {home}"
+    place = "" if home == PurePath() else f"; in {home}: {most:,} of {len(paths):,}"
     warnings.warn(
         f"files below {top} are not read, as their names do not end like those of images: "
         f"{', '.join(listed)}{more}{place}",

@@ -14,6 +14,7 @@ from benchbench import (
     DomainData,
     ImageFiles,
     check_links,
+    checked_size,
     published,
     tell_skipped,
 )
@@ -36,6 +37,7 @@ class Layout:
 
 def read(root: Path, layout: Layout, size: int) -> DomainData:
     """The split is left to be drawn, within each domain and class."""
+    checked_size(size)
     top = Path(root)
     images: dict[str, str] = {}  # the path of each, and where it really lies
     rows: list[tuple[str, str]] = []  # domain, class

@@ -201,7 +201,7 @@ def test_a_class_whose_files_are_of_other_suffixes_does_not_vanish(plant):
 
 def test_files_that_are_not_read_are_counted_by_suffix(plant):
     root = plant("a/x/1.png", "b/x/1.png", *(f"a/x/{i}.GIF" for i in range(10)), "b/x/1.txt", "n")
-    with pytest.warns(match=r"10 \.gif, 1 \.txt, 1 without suffix; 10 of these 12 lie in a/x$"):
+    with pytest.warns(match=r"10 \.gif, 1 \.txt, 1 without suffix; in a/x: 10 of 12$"):
         folder(root)
 
 
