@@ -8,7 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from benchbench.hookspecs import API, hookimpl
-from benchbench.terms import PADDING, TEST, TRAIN, UNKNOWN, VAL, BadInput
+from benchbench.terms import (
+    NO_CLASS,
+    PADDING,
+    TEST,
+    TRAIN,
+    UNKNOWN,
+    UNLABELLED,
+    VAL,
+    BadInput,
+)
 
 if TYPE_CHECKING:
     from benchbench.checks import parametrize_with_checks
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
         Objective,
         Supervised,
         Task,
+        checked_size,
         for_text,
         is_known,
         mean_where,
@@ -29,16 +39,20 @@ if TYPE_CHECKING:
         searched,
         supervised_loss,
     )
+    from benchbench.data.folders import check_links, is_hidden, tell_skipped
+    from benchbench.data.images import decode_images
     from benchbench.data.text import tokenized
     from benchbench.spread import untracked
 
 __version__ = "0.1.0"
 __all__ = [
     "API",
+    "NO_CLASS",
     "PADDING",
     "TEST",
     "TRAIN",
     "UNKNOWN",
+    "UNLABELLED",
     "VAL",
     "BadInput",
     "Batch",
@@ -49,8 +63,12 @@ __all__ = [
     "Objective",
     "Supervised",
     "Task",
+    "check_links",
+    "checked_size",
+    "decode_images",
     "for_text",
     "hookimpl",
+    "is_hidden",
     "is_known",
     "mean_where",
     "parametrize_with_checks",
@@ -58,11 +76,16 @@ __all__ = [
     "reads_file",
     "searched",
     "supervised_loss",
+    "tell_skipped",
     "tokenized",
     "untracked",
 ]
 HOMES = {  # of the rest: contracts
+    "check_links": "data.folders",
+    "decode_images": "data.images",
+    "is_hidden": "data.folders",
     "parametrize_with_checks": "checks",
+    "tell_skipped": "data.folders",
     "tokenized": "data.text",
     "untracked": "spread",
 }

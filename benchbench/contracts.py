@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchbench.spelling import options_of
-from benchbench.terms import UNKNOWN
+from benchbench.terms import UNKNOWN, BadInput
 
 Factory = TypeVar("Factory", bound=Callable[..., object])
 
 Modality = Literal["image", "text"]
+
+LARGEST = 65_535  # pixels of an image's side, as of JPEG
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,18 @@ class ImageFiles:
     reader: Callable[[Path], np.ndarray] | None = None
     channels: int = 3
 
+    def __post_init__(self) -> None:
+        checked_size(self.size)
+
     def __len__(self) -> int:
         return len(self.paths)
+
+
+def checked_size(size: int) -> int:
+    """The side of images in pixels; BadInput if it is not between 1 and LARGEST."""
+    if not 1 <= size <= LARGEST:
+        raise BadInput(f"size = {size} must lie between 1 and {LARGEST:,}: it is a side in pixels")
+    return size
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ def options_of(factory: Callable[..., Any]) -> dict[str, Any]:
 def settle(owner: str, options: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Defaults and choices together; an unknown name or a value of another type is refused.
 
-    A whole number for a float, and a list for a tuple, become what the default is, so that one
-    choice has one spelling.
+    A whole number for a float, a list for a tuple, and a single word for a tuple of words become
+    what the default is, so that one choice has one spelling.
     """
     settled = dict(options)
     for name, value in chosen.items():
@@ -91,6 +91,8 @@ def _sha256(path: Path, size: int, changed: int) -> str:
 def _alike(value: Any, default: Any) -> Any:
     if type(default) is float and type(value) is int:
         return float(value)
+    if type(default) is tuple and type(value) is str and type((*default, "")[0]) is str:
+        return (value,)
     if type(default) is tuple and type(value) in (tuple, list):
         return tuple(_alike(member, default[0]) if default else member for member in value)
     return value

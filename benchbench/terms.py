@@ -11,6 +11,10 @@ TRAIN, VAL, TEST = 0, 1, 2  # the values of `split`
 CROPS = "random_resized_crop(scale=(0.3, 1.0))"
 COLOURS = "color_jitter | greyscale | gaussian_blur"  # with CROPS, as in suites that are shipped
 
+# What people write in the place of a class, in any case; the first say that nobody knows it.
+UNLABELLED = ("", "nan", "unlabeled", "unlabelled")
+NO_CLASS = ("?", "-", "-1", "n/a", "na", "no label", "nolabel", "none", "null", "unknown")
+
 Precision = Literal["bf16", "fp32"]
 Optimizer = Literal["adamw", "sgd", "lars"]
 Rule = Literal[  # of selection, by which the draws and snapshots of a method are chosen among

@@ -47,6 +47,14 @@ def test_only_names_and_keyword_calls_with_plain_values_parse(text):
         parse(text)
 
 
+def test_a_single_word_is_a_tuple_of_one():
+    for default in ((), ("a", "b")):
+        assert settle("x", {"files": default}, {"files": "c"}) == {"files": ("c",)}
+    for default in ((0.5, 1.0), (1,)):
+        with pytest.raises(BadInput, match="should be of type tuple"):
+            settle("x", {"scale": default}, {"scale": "c"})
+
+
 def test_chains_and_pipelines_split_at_their_own_sign_only():
     assert split_chain("swav(a='x > y') > lp_ft > fixmatch") == [
         "swav(a='x > y')",

@@ -8,10 +8,9 @@ from torch import Tensor
 from benchbench.checks.subject import Broken, Skip, Subject
 from benchbench.contracts import DomainData, ImageFiles, is_known
 from benchbench.data.pack import Pack
-from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
+from benchbench.terms import NO_CLASS, TEST, TRAIN, UNKNOWN, UNLABELLED, VAL, BadInput
 
 NAMES = {TRAIN: "train", VAL: "val", TEST: "test"}
-NO_CLASS = {"", "?", "none", "unknown", "unlabeled", "unlabelled", "no label", "nolabel", "-1"}
 
 
 def contract(subject: Subject) -> None:
@@ -79,7 +78,7 @@ def classes(subject: Subject) -> None:
     named = [name.strip() for name in pack.class_names]
     if len(set(named)) < len(named) or not all(named):
         raise Broken(f"class_names = {pack.class_names} are not all named, or not all different")
-    if unknown := [name for name in named if name.lower() in NO_CLASS]:
+    if unknown := [name for name in named if name.lower() in (*UNLABELLED, *NO_CLASS)]:
         raise Broken(f"{unknown[0]!r} is no class; give rows without label the label UNKNOWN")
     for name in pack.domain_names:
         labels = pack.labels[pack.rows(name, TRAIN)]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchbench.data.images import read_image
+from benchbench.data.images import quiet, read_image
 
 SUFFIX = ".bytes"
 
@@ -50,7 +50,8 @@ class Encoded:
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         """uint8 [B, 3, size, size] of the rows ``index``, int64 [B] or a slice."""
         wanted = torch.arange(len(self))[index].tolist()
-        rows = list(self.pool.map(self._row, wanted))
+        with quiet():
+            rows = list(self.pool.map(self._row, wanted))
         shape = (len(rows), *self.shape[1:])
         return torch.from_numpy(np.stack(rows) if rows else np.empty(shape, np.uint8))
 

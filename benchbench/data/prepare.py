@@ -28,7 +28,7 @@ from torch import Tensor
 from benchbench import disk
 from benchbench.contracts import DomainData, ImageFiles
 from benchbench.data.encoded import SUFFIX, Encoded, starts_of
-from benchbench.data.images import pixels_of, read_image
+from benchbench.data.images import pixels_of, quiet, read_image, tell_of_twelve_bits
 from benchbench.data.overlaps import digests_of, overlaps
 from benchbench.data.pack import Pack, digest_of, pack_of
 from benchbench.data.splits import DRAWN
@@ -264,18 +264,20 @@ def _keep(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
     place, store = target.with_suffix(SUFFIX), target.parents[2]
     partial, digest, sizes = place.with_suffix(".part"), hashlib.sha256(), [0]
     broken: dict[int, BadInput] = {}
+    deep: list[int] = []
 
     def read(row: int) -> tuple[bytes, np.ndarray | None]:
         path = files.root / files.paths[row]
         content = path.read_bytes()
         try:
-            return content, read_image(path, files.size, files.crop)
+            return content, read_image(path, files.size, files.crop, deep)
         except BadInput as error:
             broken[row] = error
             return content, None
 
     try:
         with (
+            quiet(),
             writing(f"store {store}"),
             partial.open("wb") as file,
             ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -289,6 +291,7 @@ def _keep(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
                         digest.update(np.ascontiguousarray(pixels).data)
                 report(end, len(files))
         told(broken)
+        tell_of_twelve_bits(deep)
         starts = io.BytesIO()
         np.save(starts, np.cumsum(sizes))
         with writing(f"store {store}"):
@@ -319,7 +322,7 @@ def listed(files: ImageFiles, folder: Path) -> Path:
         code = hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()
         how += [files.reader.__qualname__, code, files.channels]
     root = files.root.resolve()
-    listing = hashlib.sha256(f"{how}\0{root}\n".encode())
+    listing = hashlib.sha256(os.fsencode(f"{how}\0{root}\n"))
     for path in files.paths:
         try:
             _, size, changed = _stat(f"{root}{os.sep}{path}")
@@ -373,11 +376,12 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
     shape, kind = (files.channels, files.size, files.size), dtype_of(files)
     head = _header(kind, (count, *shape))
     broken: dict[int, BadInput] = {}
+    deep: list[int] = []
     waiting = 0  # bytes that may not be on disk yet
 
     def read(place: np.ndarray, row: int) -> None:
         try:
-            place[:] = pixels_of(files, files.root / files.paths[row])
+            place[:] = pixels_of(files, files.root / files.paths[row], deep)
         except BadInput as error:
             broken[row] = error
 
@@ -400,6 +404,7 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
                 progress.unlink(missing_ok=True)  # it may be of a file that is gone
                 enough_space(store, bytes_of(files))
         with (
+            quiet(),
             writing(f"store {store}"),
             partial.open("r+b" if done else "w+b") as file,
             ThreadPoolExecutor(os.cpu_count()) as decoders,
@@ -423,6 +428,7 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
             if keeping is not None:
                 keeping.result()
         told(broken)
+        tell_of_twelve_bits(deep)
         with writing(f"store {store}"):
             partial.replace(target)
             _say(note, target.suffix, digest.hexdigest(), files)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 UNKNOWN_WORD, MASK = "[UNK]", "[MASK]"
+MOST = 10_000_000  # tokens of a text, and words of a vocabulary
 AT_ONCE = 10_000  # texts that are held as lists of tokens
 
 
@@ -30,22 +31,27 @@ def tokenized(
     L is ``length``, or less if no text is so long. ``tokenizer`` is a file `tokenizer.json` of
     Hugging Face's. Without one, tokens are words and punctuation in lower case, the ``words`` most
     frequent of the texts in ``learned_from``, [UNK] for others, and [MASK]. BadInput if there is
-    no such file, or nothing to learn from.
+    no such file, nothing to learn from, or ``length`` or ``words`` is below 1 or above 10 million.
     """
-    if length < 1:
-        raise BadInput(f"length = {length} should be at least 1")
+    for name, value in (("length", length), ("words", words)):
+        if not 1 <= value <= MOST:
+            raise BadInput(f"{name} = {value} must lie between 1 and {MOST:,}")
     model = of_words(learned_from, words) if tokenizer is None else read_tokenizer(tokenizer)
     model.enable_truncation(length)
     model.no_padding()
-    tokens = np.full((len(texts), length), PADDING, np.int32)
-    longest = 1
+    blocks = [np.empty((0, 1), np.int32)]
     for start in range(0, len(texts), AT_ONCE):
-        for row, found in enumerate(model.encode_batch_fast(texts[start : start + AT_ONCE]), start):
-            tokens[row, : len(found.ids)] = found.ids
-            longest = max(longest, len(found.ids))
+        found = [e.ids for e in model.encode_batch_fast(texts[start : start + AT_ONCE])]
+        block = np.full((len(found), max(map(len, found))), PADDING, np.int32)
+        for row, ids in enumerate(found):
+            block[row, : len(ids)] = ids
+        blocks.append(block)
+    tokens = np.full((len(texts), max(block.shape[1] for block in blocks)), PADDING, np.int32)
+    for number, block in enumerate(blocks[1:]):
+        tokens[number * AT_ONCE :][: len(block), : block.shape[1]] = block
     numbered = {number: word for word, number in model.get_vocab().items()}
     vocabulary = tuple(numbered.get(number, "") for number in range(max(numbered) + 1))
-    return torch.from_numpy(np.ascontiguousarray(tokens[:, :longest])), vocabulary
+    return torch.from_numpy(tokens), vocabulary
 
 
 def of_words(texts: Iterable[str], count: int) -> "Tokenizer":

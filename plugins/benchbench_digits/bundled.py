@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from benchbench import TEST, TRAIN, VAL, BadInput, DomainData
+from benchbench import TEST, TRAIN, VAL, BadInput, DomainData, checked_size
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -101,7 +101,7 @@ def digits(root: Path, *, size: int = 32, seed: int = 0) -> DomainData:
     No two splits share a scan, a pixel of a photograph or a typeface; no two domains share a
     scan. ``units`` are the scans and the typefaces. Nothing is read from ``root``.
     """
-    if size < 8:
+    if checked_size(size) < 8:
         raise BadInput(f"digits(size={size}) is too small to read: the scans have 8 pixels a side")
     pixels, labels = read_scans()
     scans, blended = deal_scans(labels, seed)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from benchbench import TRAIN, UNKNOWN, VAL, BadInput, DomainData
-from benchbench_files.tree import SPLITS, contents
+from benchbench import (
+    TRAIN,
+    UNKNOWN,
+    VAL,
+    BadInput,
+    DomainData,
+    checked_size,
+    decode_images,
+    is_hidden,
+)
+from benchbench_files.columns import CODED, Columns, check_spelling, coded, joined, kind_of
+from benchbench_files.tree import contents
+
+IMAGES = ("images", "packed", "offsets")
 
 
 def arrays(
@@ -27,138 +36,122 @@ def arrays(
 ) -> DomainData:
     """Images in npz ``files`` below ``root/path``, all of them if none is named.
 
-    A file holds ``images``, uint8 [N, H, W, 1 or 3], or ``packed``, the bytes of encoded images one
-    after the other, with ``offsets`` int64 [N + 1]; ``labels`` int64 [N], −1 where unknown, into
-    ``label_names``; ``domain`` int64 [N] into ``domain_names``. It may hold ``split`` [N] into
-    ``split_names`` (train, val, test), and ``group`` int64 [N], −1 where there is none.
+    A file holds ``images``, uint8 [N, H, W, 1 or 3], or ``packed``, uint8, the bytes of encoded
+    images one after the other, with ``offsets`` of integers [N + 1], from 0 to the end; ``labels``
+    of integers [N], −1 where unknown, into ``label_names``; ``domain`` of integers [N] into
+    ``domain_names``. It may hold ``split`` [N] into ``split_names`` (train, val, test), and
+    ``group`` of integers [N], −1 where there is none. Names are texts. Other arrays are passed
+    over.
 
-    Files are joined by the names of their domains and must agree in their classes. Images become
-    RGB of ``size`` × ``size``, bilinear. A domain without ``val`` gets a fifth of its ``train`` as
-    such, drawn with ``seed`` within each class, or in whole units where there are groups.
+    Files are joined by the names of their domains, and must agree in their classes and in whether
+    they have a split. Images become RGB of ``size`` × ``size``, bilinear. A domain without ``val``
+    gets a fifth of its ``train`` as such, drawn with ``seed`` within each class, or in whole units
+    where there are groups. Rows without a label are trained on.
     """
-    if size < 1:
-        raise BadInput(f"arrays(size={size}) leaves no pixels: size must be at least 1")
+    checked_size(size)
     top = Path(root) / path
     if not top.is_dir():
         raise BadInput(f"there is no folder {top}")
     wanted = (files,) if isinstance(files, str) else files
-    places = [top / name for name in wanted] or sorted(top.glob("*.npz"))
+    places = [top / name for name in wanted]
+    places = places or sorted(p for p in top.glob("*.npz") if not is_hidden(p.name))
     if not places:
         raise BadInput(f"there is no npz file in {top}: {contents(top)}")
-    parts = [read(place, size) for place in places]
-    class_names = parts[0]["label_names"]
-    for place, part in zip(places, parts, strict=True):
-        if part["label_names"] != class_names:
-            mine, theirs = (", ".join(names[:4]) for names in (part["label_names"], class_names))
-            raise BadInput(
-                f"{place.name} has the classes {mine} …, {places[0].name} has {theirs} …; "
-                "name files of the same classes with files=(…)"
-            )
-    domain_names = tuple(dict.fromkeys(name for part in parts for name in part["domain_names"]))
-    labels = np.concatenate([part["labels"] for part in parts])
-    domains = np.concatenate(
-        [
-            np.array([domain_names.index(name) for name in part["domain_names"]])[part["domain"]]
-            for part in parts
-        ]
-    )
-    units = joined_units([p["group"] for p in parts], [len(p["labels"]) for p in parts])
-    split = None
-    if all(part["split"] is not None for part in parts):
-        split = np.concatenate([part["split"] for part in parts])
-        for number, name in enumerate(domain_names):
-            if not (split[domains == number] == VAL).any():
-                train = ((domains == number) & (split == TRAIN)).nonzero()[0]
-                split[drawn_val(train, labels, units, f"{seed}/{name}")] = VAL
-        split = torch.from_numpy(split)
+    for number, place in enumerate(places):
+        if place.resolve() in [other.resolve() for other in places[:number]]:
+            raise BadInput(f"arrays(files={wanted!r}) names {place} twice")
+    images, parts = [], {}
+    for place in places:
+        columns = read(place)
+        pixels = decode_images(pictures(place, columns), size, f"{place}")
+        parts[place] = coded(place, columns, len(pixels))
+        images.append(pixels)
+    whole = joined(parts)
+    split = None if whole.split is None else torch.from_numpy(with_val(whole, seed))
     return DomainData(
-        inputs=torch.from_numpy(np.concatenate([part["images"] for part in parts])),
-        labels=torch.from_numpy(labels),
-        domains=torch.from_numpy(domains),
-        class_names=class_names,
-        domain_names=domain_names,
+        inputs=torch.from_numpy(np.concatenate(images)),
+        labels=torch.from_numpy(whole.labels),
+        domains=torch.from_numpy(whole.domains),
+        class_names=whole.class_names,
+        domain_names=whole.domain_names,
         split=split,
-        units=None if units is None else torch.from_numpy(units),
+        units=None if whole.group is None else torch.from_numpy(whole.group),
         licence=licence,
         sources=tuple(places),
     )
 
 
+def with_val(rows: Columns, seed: int) -> np.ndarray:
+    """The split, with a fifth of ``train`` as ``val`` in domains that have none."""
+    assert rows.split is not None
+    split = rows.split.copy()
+    for number, name in enumerate(rows.domain_names):
+        here = rows.domains == number
+        if not (split[here] == VAL).any():
+            train = (here & (split == TRAIN)).nonzero()[0]
+            split[drawn_val(train, rows.labels, rows.group, f"{seed}/{name}")] = VAL
+    return split
+
+
 def drawn_val(
     train: np.ndarray, labels: np.ndarray, units: np.ndarray | None, seed: str
 ) -> np.ndarray:
-    """A fifth of the rows ``train`` of each class, or of their units."""
+    """A fifth of the rows ``train`` of each class, or of the units in which a row has a label."""
     rng = np.random.Generator(np.random.PCG64(list(seed.encode())))
+    known = train[labels[train] != UNKNOWN]
     if units is not None:
-        members = np.unique(units[train])
+        members = np.unique(units[known])
         return train[np.isin(units[train], rng.permutation(members)[: (len(members) + 2) // 5])]
-    drawn = []
+    drawn = [train[:0]]
     for label in np.unique(labels[train]):
-        rows = train[labels[train] == label]
-        drawn.append(rng.permutation(rows)[: (len(rows) + 2) // 5])
+        rows = rng.permutation(train[labels[train] == label])
+        if label != UNKNOWN:  # whose rows are permuted all the same: other classes draw as ever
+            drawn.append(rows[: (len(rows) + 2) // 5])
     return np.concatenate(drawn)
 
 
-def joined_units(parts: list[np.ndarray | None], sizes: list[int]) -> np.ndarray | None:
-    """Groups of different files are different; a row without one is a unit of its own."""
-    if all(part is None or (part < 0).all() for part in parts):
-        return None
-    joined, start = [], 0
-    for part, size in zip(parts, sizes, strict=True):
-        group = np.full(size, -1) if part is None else part
-        there = int(group.max(initial=-1)) + 1
-        alone = there + np.arange(size)
-        joined.append(start + np.where(group < 0, alone, group))
-        start += there + size
-    return np.concatenate(joined).astype(np.int64)
-
-
-def read(place: Path, size: int) -> dict[str, Any]:
-    """The columns of one file, its images as uint8 [N, 3, size, size]; BadInput says what fails."""
+def read(place: Path) -> dict[str, np.ndarray]:
+    """The arrays of one file that have a meaning here; BadInput says what cannot be read."""
+    if not place.is_file():
+        raise BadInput(f"there is no file {place}: {contents(place.parent)}")
+    columns: dict[str, np.ndarray] = {}
     try:
-        with np.load(place, allow_pickle=False) as file:
-            columns: dict[str, Any] = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if not place.is_file():
-            raise BadInput(f"there is no file {place}: {contents(place.parent)}") from None
-        raise BadInput(f"{place} cannot be read as npz: {error}") from None
-    for name in ("labels", "label_names", "domain", "domain_names"):
-        if name not in columns:
-            raise BadInput(f"{place} has no array {name!r}; it has {', '.join(sorted(columns))}")
-    images = decoded(place, columns, size)
-    for name in ("labels", "domain", "split", "group"):
-        if name in columns and columns[name].shape != (len(images),):
-            raise BadInput(f"{place}: {name} has shape {columns[name].shape}, not ({len(images)},)")
-    names = {n: tuple(map(str, columns[n])) for n in ("label_names", "domain_names")}
-    for name, low, end in (
-        ("labels", UNKNOWN, len(names["label_names"])),
-        ("domain", 0, len(names["domain_names"])),
-    ):
-        if not ((columns[name] >= low) & (columns[name] < end)).all():
-            raise BadInput(f"{place}: {name} must lie in [{low}, {end - 1}]")
-    return {
-        **names,
-        "images": images,
-        "labels": columns["labels"].astype(np.int64),
-        "domain": columns["domain"].astype(np.int64),
-        "split": known_split(place, columns),
-        "group": columns.get("group"),
-    }
+        with place.open("rb") as raw:
+            file = np.load(raw, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array; write named ones with np.savez")
+            check_spelling(place, file.files, (*IMAGES, *CODED), "array")
+            for name in file.files:
+                if name in columns:
+                    raise BadInput(f"{place} has two arrays {name!r}")
+                if name in (*IMAGES, *CODED):
+                    columns[name] = array_of(place, file, name)
+    except BadInput:
+        raise
+    except Exception as error:  # numpy and zipfile raise half a dozen types on what is no npz
+        reason = "it is empty" if not place.stat().st_size else f"{error}".partition("\n")[0]
+        if "pickle" in reason:
+            reason = "it is no zip file, as np.savez writes it"
+        raise BadInput(f"{place} cannot be read as npz: {reason}") from None
+    return columns
 
 
-def known_split(place: Path, columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    if "split" not in columns:
-        return None
-    names = [str(name) for name in columns.get("split_names", ())]
-    if not names or not set(names) <= SPLITS.keys():
-        raise BadInput(f"{place}: split_names should be of train, val and test, not {names}")
-    return np.array([SPLITS[name] for name in names], np.int64)[columns["split"]]
+def array_of(place: Path, file: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    try:
+        return file[name]
+    except Exception as error:  # zipfile, zlib and numpy each raise their own
+        reason = f"{error}".partition("\n")[0]
+        if "pickle" in reason:
+            reason = "it holds Python objects; save numbers, or texts with dtype=str"
+        raise BadInput(f"{place}: {name} cannot be read: {reason}") from None
 
 
-def decoded(place: Path, columns: Mapping[str, np.ndarray], size: int) -> np.ndarray:
-    """uint8 [N, 3, size, size]"""
-    from PIL import Image
-
+def pictures(
+    place: Path, columns: Mapping[str, np.ndarray]
+) -> Sequence[np.ndarray] | Sequence[memoryview]:
+    """One array of pixels, or the bytes of one encoded image, for each row."""
+    if "images" in columns and ("packed" in columns or "offsets" in columns):
+        raise BadInput(f"{place} has both images and packed or offsets; remove one of the two")
     if "images" in columns:
         pixels = columns["images"]
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3):
@@ -166,23 +159,31 @@ def decoded(place: Path, columns: Mapping[str, np.ndarray], size: int) -> np.nda
                 f"{place}: images should be uint8 [N, H, W, 1 or 3], not {pixels.dtype} "
                 f"{list(pixels.shape)}"
             )
-        pictures = (Image.fromarray(row[:, :, 0] if row.shape[2] == 1 else row) for row in pixels)
-        count = len(pixels)
-    elif {"packed", "offsets"} <= columns.keys():
-        data, offsets = columns["packed"].tobytes(), columns["offsets"]
-        spans = pairwise(offsets)
-        pictures = (Image.open(io.BytesIO(data[start:end])) for start, end in spans)
-        count = len(offsets) - 1
-    else:
+        if 0 in pixels.shape[1:]:
+            raise BadInput(f"{place}: images of shape {list(pixels.shape)} have no pixels")
+        return [*pixels]
+    if not {"packed", "offsets"} <= columns.keys():
         raise BadInput(f"{place} has neither images nor packed and offsets")
-    images = np.empty((count, 3, size, size), np.uint8)
-    row = -1
-    try:
-        for row, picture in enumerate(pictures):
-            image = picture.convert("RGB")
-            if image.size != (size, size):
-                image = image.resize((size, size), Image.Resampling.BILINEAR)
-            images[row] = np.asarray(image).transpose(2, 0, 1)
-    except Exception as error:  # Pillow raises a dozen types on broken bytes
-        raise BadInput(f"{place}: image {row + 1} cannot be decoded: {error}") from None
-    return images
+    packed, offsets = columns["packed"], columns["offsets"]
+    if packed.dtype != np.uint8 or packed.ndim != 1:
+        raise BadInput(
+            f"{place}: packed should be uint8 of one dimension, not {packed.dtype} "
+            f"{list(packed.shape)}"
+        )
+    if offsets.dtype.kind not in "iu" or offsets.ndim != 1 or not len(offsets):
+        raise BadInput(
+            f"{place}: offsets should be whole numbers of one dimension, not {kind_of(offsets)} "
+            f"{list(offsets.shape)}"
+        )
+    starts = offsets.tolist()
+    if starts[0] != 0 or starts[-1] != len(packed):
+        raise BadInput(
+            f"{place}: offsets go from {starts[0]} to {starts[-1]}, not from 0 to the "
+            f"{len(packed)} bytes of packed"
+        )
+    for row, (start, end) in enumerate(pairwise(starts)):
+        if end <= start:
+            raise BadInput(f"{place}: offsets must rise, but image {row} ends at {end}, its start "
+                           f"is {start}")  # fmt: skip
+    content = memoryview(np.ascontiguousarray(packed))
+    return [content[start:end] for start, end in pairwise(starts)]

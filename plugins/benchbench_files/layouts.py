@@ -8,8 +8,17 @@ from pathlib import Path
 
 import torch
 
-from benchbench import BadInput, DomainData, ImageFiles, published
-from benchbench_files.tree import walk
+from benchbench import (
+    UNKNOWN,
+    BadInput,
+    DomainData,
+    ImageFiles,
+    check_links,
+    checked_size,
+    published,
+    tell_skipped,
+)
+from benchbench_files.tree import check_homes, classes_of, walk
 
 Factory = Callable[..., DomainData]
 
@@ -28,26 +37,36 @@ class Layout:
 
 def read(root: Path, layout: Layout, size: int) -> DomainData:
     """The split is left to be drawn, within each domain and class."""
-    found: list[tuple[str, str, str]] = []  # path, domain, class
+    checked_size(size)
+    top = Path(root)
+    images: dict[str, str] = {}  # the path of each, and where it really lies
+    rows: list[tuple[str, str]] = []  # domain, class
     sources: list[Path] = []
+    skipped: list[str] = []
     for domain, place in layout.folders.items():
-        folders, images = walk(Path(root) / place)
-        sources += [Path(root) / place, *(Path(root) / place / name for name in folders)]
-        for image in images:
+        found = walk(top / place)
+        sources += [top / place, *(top / place / name for name in found.folders)]
+        skipped += [f"{place}/{path}" for path in found.skipped]
+        for image, real in found.images.items():
             if image.count("/") != 1:
                 raise BadInput(f"images below {root}/{place} must lie at class/image: {image}")
-            found.append((f"{place}/{image}", domain, image.partition("/")[0]))
-    domains, classes = list(layout.folders), sorted({name for _, _, name in found})
+            images[f"{place}/{image}"] = real
+            rows.append((domain, image.partition("/")[0]))
+        check_homes(top / place, [name for name in found.folders if "/" not in name], found)
+    domains, classes = list(layout.folders), classes_of(top, {name for _, name in rows})
     if len(classes) != layout.classes:
         listed = ", ".join(classes[:5])
         raise BadInput(
             f"{layout.title} has {layout.classes} classes, but {root} has {len(classes)}: "
             f"{listed} …"
         )
+    check_links(top, images)
+    tell_skipped(skipped, top)
+    index = {name: number for number, name in enumerate(classes)}
     return DomainData(
-        ImageFiles(Path(root), tuple(path for path, _, _ in found), size),
-        labels=torch.tensor([classes.index(name) for _, _, name in found]),
-        domains=torch.tensor([domains.index(domain) for _, domain, _ in found]),
+        ImageFiles(top, tuple(images), size),
+        labels=torch.tensor([index.get(name, UNKNOWN) for _, name in rows]),
+        domains=torch.tensor([domains.index(domain) for domain, _ in rows]),
         class_names=tuple(classes),
         domain_names=tuple(domains),
         licence=layout.licence,

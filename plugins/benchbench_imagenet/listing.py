@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchbench import TEST, TRAIN, VAL, BadInput, DomainData, ImageFiles
+from benchbench import (
+    TEST,
+    TRAIN,
+    VAL,
+    BadInput,
+    DomainData,
+    ImageFiles,
+    checked_size,
+    is_hidden,
+    tell_skipped,
+)
 
 HOME = "https://www.image-net.org/download.php"
 LICENCE = "ImageNet: for non-commercial research and education"
@@ -37,12 +47,13 @@ def described(
     seed: int,
 ) -> DomainData:
     """A fifth of each folder that is for training, drawn with ``seed``, validates."""
-    if size < 1:
-        raise BadInput(f"size = {size} leaves no pixels: it must be at least 1")
+    checked_size(size)
     paths: list[str] = []
+    skipped: list[str] = []
     columns: list[tuple[int, int, int]] = []
     for folder in folders:
-        found = list(images_in(root / folder.place))
+        found, others = images_in(root / folder.place)
+        skipped += [f"{folder.place}/{name}" for name in others]
         paths += [f"{folder.place}/{name}" for name in found]
         split = np.full(len(found), TRAIN if folder.split is None else folder.split)
         rng = np.random.Generator(np.random.PCG64([seed, *os.fsencode(folder.place)]))
@@ -53,6 +64,7 @@ def described(
         if folder.split in (None, TRAIN):
             split[order[: (len(order) + 2) // 5]] = VAL
         columns += [(folder.label, folder.domain, int(number)) for number in split]
+    tell_skipped(skipped, root)
     labels, domains, splits = torch.tensor(columns).T.contiguous()
     return DomainData(
         ImageFiles(root, paths, size, crop=0.875),
@@ -66,13 +78,18 @@ def described(
     )
 
 
-def images_in(folder: Path) -> Iterator[str]:
-    """The names of a folder's images, sorted; BadInput if there is none."""
+def images_in(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of a folder's images, and of its other files that are not hidden, each sorted.
+
+    BadInput if it has no image.
+    """
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
     except OSError as error:
         raise BadInput(f"the folder {folder} cannot be read: {error.strerror}") from None
+    names = [name for name in found if not is_hidden(name)]
     images = [name for name in names if name.lower().endswith(SUFFIXES)]
     if not images:
-        raise BadInput(f"there are no images in {folder}")
-    yield from images
+        why = f"; it holds {len(names):,} other files" if names else ""
+        raise BadInput(f"there are no images in {folder}{why}")
+    return images, sorted({*names} - {*images})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchbench import TEST, TRAIN, DomainData, published
+from benchbench import TEST, TRAIN, DomainData, is_hidden, published
 from benchbench_imagenet.listing import HOME, LICENCE, Folder, described
 
 Factory = Callable[..., DomainData]
@@ -22,7 +22,8 @@ def beside(folder: str, home: str) -> Callable[[Factory], Factory]:
 def read(root: Path, folder: str, domain: str, size: int, seed: int) -> DomainData:
     """ImageNet's images of the classes in ``folder``, and those in it, of which a fifth tests."""
     root = Path(root)
-    classes = sorted(entry.name for entry in (root / folder).iterdir() if entry.is_dir())
+    entries = [entry for entry in (root / folder).iterdir() if not is_hidden(entry.name)]
+    classes = sorted(entry.name for entry in entries if entry.is_dir())
     folders = [
         place
         for label, wnid in enumerate(classes)

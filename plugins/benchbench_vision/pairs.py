@@ -25,6 +25,7 @@ DIGIT_FILES = {
     "svhn": ("SVHN/train_32x32.mat", "SVHN/test_32x32.mat"),
     "syn": ("SynthDigits/synth_train_32x32.mat", "SynthDigits/synth_test_32x32.mat"),
 }
+DIGITS = [str(digit) for digit in range(10)]
 DIGIT_ROWS = {"mnist": 70_000, "mnistm": 68_002, "usps": 9_298, "svhn": 99_289, "syn": 488_953}
 
 
@@ -62,7 +63,7 @@ def digits5(
     return joined(
         (part for number, name in enumerate(names) for part in digits_of(name, number, Path(root))),
         size,
-        [str(digit) for digit in range(10)],
+        DIGITS,
         names,
         "MNIST CC BY-SA 3.0; USPS, SVHN, MNIST-M and SYN: research, not commercial",
         files,
@@ -106,30 +107,36 @@ def digits_of(name: str, number: int, root: Path) -> Iterator[Part]:
 
 
 def matlab(place: Path) -> tuple[np.ndarray, np.ndarray]:
-    """SYN Numbers, a file like SVHN's: ``X`` [H, W, 3, N] and ``y``."""
+    """SYN Numbers, a file like SVHN's: ``X`` [H, W, 3, N] and ``y``, in which 10 may be 0."""
     from scipy.io import loadmat
 
     try:
         content = loadmat(place)
-        images, labels = content["X"].transpose(3, 0, 1, 2), content["y"].ravel() % 10
+        images, labels = content["X"].transpose(3, 0, 1, 2), content["y"].ravel()
     except Exception as error:  # scipy raises half a dozen types on a broken file
         raise BadInput(f"{place} cannot be read: {error}") from None
-    return images, labels
+    if images.dtype != np.uint8 or len(labels) != len(images):
+        raise BadInput(
+            f"{place}: X should be uint8 with an image for each of y, but it is {images.dtype} "
+            f"with {len(images):,} for {len(labels):,}"
+        )
+    if wrong := [value for value in np.unique(labels).tolist() if value not in range(11)]:
+        raise BadInput(f"{place}: y holds {wrong[0]}, which is no digit")
+    return images, labels.astype(np.int64) % 10
 
 
-def listed(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
+def listed(folder: Path) -> tuple[list[Path], np.ndarray]:
     """MNIST-M: a folder of images, and beside it lines of a name and a digit."""
-    from PIL import Image
-
-    lines = folder.with_name(f"{folder.name}_labels.txt").read_text().split()
-    images = []
-    for name in lines[::2]:
-        try:
-            with Image.open(folder / name) as file:
-                images.append(np.asarray(file.convert("RGB")))
-        except Exception as error:  # Pillow raises a dozen types on a broken file
-            raise BadInput(f"image {folder / name} cannot be decoded: {error}") from None
-    return images, np.array([int(digit) for digit in lines[1::2]])
+    place = folder.with_name(f"{folder.name}_labels.txt")
+    paths, labels = [], []
+    for number, line in enumerate(place.read_text(errors="replace").splitlines(), start=1):
+        if not (words := line.split()):
+            continue
+        if len(words) != 2 or words[1] not in DIGITS:
+            raise BadInput(f"{place}, line {number}: {line!r} is not a name and a digit")
+        paths.append(folder / words[0])
+        labels.append(int(words[1]))
+    return paths, np.array(labels)
 
 
 SHARED = ("airplane", "automobile", "bird", "cat", "deer", "dog", "horse", "ship", "truck")

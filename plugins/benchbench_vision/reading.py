@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from benchbench import TRAIN, VAL, BadInput, DomainData
+from benchbench import TRAIN, VAL, BadInput, DomainData, decode_images
 
 
 @dataclass(frozen=True)
 class Part:
     """Rows of one domain and one split."""
 
-    images: Sequence[np.ndarray] | np.ndarray  # each uint8 [H, W] or [H, W, 3]
+    images: Sequence[Path] | Sequence[np.ndarray] | np.ndarray  # each uint8 [H, W] or [H, W, 3]
     labels: np.ndarray  # int [N], −1 where unknown
     domain: int
     split: int
+    where: str = "torchvision's images"  # for sentences about one of them
 
 
 def read(reader: Any, root: Path, **options: Any) -> Any:
@@ -45,10 +45,8 @@ def joined(
     seed: int,
 ) -> DomainData:
     """RGB of ``size`` × ``size``, bilinear; a fifth of each domain's training rows validates."""
-    if size < 1:
-        raise BadInput(f"size = {size} leaves no pixels: it must be at least 1")
     parts = list(parts)
-    images = np.concatenate([at_size(part.images, size) for part in parts])
+    images = np.concatenate([decode_images(part.images, size, part.where) for part in parts])
     labels = np.concatenate([part.labels for part in parts]).astype(np.int64)
     domains = np.concatenate([np.full(len(part.labels), part.domain) for part in parts])
     split = np.concatenate([np.full(len(part.labels), part.split) for part in parts])
@@ -67,14 +65,3 @@ def joined(
         licence=licence,
         sources=tuple(sources),
     )
-
-
-def at_size(images: Sequence[np.ndarray] | np.ndarray, size: int) -> np.ndarray:
-    """uint8 [N, 3, size, size]"""
-    resized = np.empty((len(images), 3, size, size), np.uint8)
-    for row, array in enumerate(images):
-        image = Image.fromarray(np.asarray(array)).convert("RGB")
-        if image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-        resized[row] = np.asarray(image).transpose(2, 0, 1)
-    return resized

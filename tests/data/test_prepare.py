@@ -155,7 +155,7 @@ def test_all_broken_images_are_counted_and_nothing_is_left(data, store):
     for name in ("3.png", "11.png", "29.png"):
         (data.inputs.root / name).write_bytes(b"")
     with pytest.raises(
-        BadInput, match="image .*3.png cannot be decoded: cannot identify .*; nor can 2 others"
+        BadInput, match="image .*3.png cannot be decoded: it is of no format .*; nor can 2 others"
     ):
         prepare(data, store, 0, silent)
     assert list(store.root.rglob("*.np*")) == list(store.root.rglob("*.decoding")) == []

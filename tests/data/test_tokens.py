@@ -38,7 +38,10 @@ def test_the_longest_text_decides_where_none_is_cut():
     ("options", "sentence"),
     [
         ({"learned_from": ["", " "]}, "there is no word to learn a vocabulary from"),
-        ({"length": 0}, "length = 0 should be at least 1"),
+        ({"length": 0}, "length = 0 must lie between 1 and 10,000,000"),
+        ({"length": 2**70}, "length = 1180591620717411303424 must lie between"),
+        ({"words": -3}, "words = -3 must lie between"),
+        ({"words": 2**70}, "words = 1180591620717411303424 must lie between"),
         ({"tokenizer": "none.json"}, "there is no tokenizer .*none.json"),
         ({"tokenizer": "bad.json"}, "bad.json is no tokenizer"),
     ],

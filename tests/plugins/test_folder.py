@@ -1,3 +1,4 @@
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
+from benchbench.data.prepare import prepare
+from benchbench.store import Store
 from benchbench_files.tree import SUFFIXES, folder, unreadable
 
 
@@ -83,7 +86,10 @@ def test_suffixes_are_those_of_torchvision():
 def test_what_is_hidden_or_no_image_is_passed_over(plant):
     images = ["a/x/1.JPEG", "b/x/1.png"]
     others = ["README.md", ".git/x/1.png", "a/.x/1.png", "a/x/.1.png", "a/x/1.txt", "b/x/.png"]
-    assert folder(plant(*images, *others)).inputs.paths == tuple(images)
+    others += ["__MACOSX/a/x/._1.png", "Thumbs.db", "a/x/desktop.ini", "a/.DS_Store", "a/x/._1.png"]
+    with pytest.warns(match=r"are not read, .* like those of images: 1 \.md, 1 \.txt$") as told:
+        assert folder(plant(*images, *others)).inputs.paths == tuple(images)
+    assert len(told) == 1
 
 
 def test_classes_are_the_union_over_domains_in_order_of_code_points(plant):
@@ -171,8 +177,88 @@ def test_linked_folders_are_followed(plant, tmp_path):
     root = plant("store/one/x/1.png", "store/two/2.png", "data/b/x/1.png")
     (root / "data/a").symlink_to(root / "store/one")
     (root / "data/b/y").symlink_to("../../store/two")
-    data = folder(tmp_path, path="data")
+    with pytest.warns(match="links lead out of .*data to 2 of its 3 images, such as a/x/1.png"):
+        data = folder(tmp_path, path="data")
     assert data.inputs.paths == ("a/x/1.png", "b/x/1.png", "b/y/2.png")
+
+
+@pytest.mark.parametrize("linked", ["a/y/2.png", "a/y"])
+def test_a_file_that_two_paths_lead_to_is_refused(plant, linked):
+    root = plant("a/x/1.png", "b/x/1.png", "a/y/3.png" if "." in linked else "b/z/3.png")
+    (root / linked).symlink_to(root / ("b/x/1.png" if "." in linked else "b/z"))
+    with pytest.raises(BadInput, match=r"a/y/\d.png and b/\w/\d.png below .* are one file"):
+        folder(root)
+
+
+def test_a_class_whose_files_are_of_other_suffixes_does_not_vanish(plant):
+    root = plant(*(f"{d}/{c}/1.png" for d in "ab" for c in ("cat", "dog")), "b/bird/1.jfif")
+    with pytest.raises(BadInput, match=r"the folder .*b/bird of a class has no image .* 1 other"):
+        folder(root)
+    (root / "b/bird/1.jfif").unlink()
+    with pytest.raises(BadInput, match=r"the folder .*b/bird of a class has no image"):
+        folder(root)
+
+
+def test_files_that_are_not_read_are_counted_by_suffix(plant):
+    root = plant("a/x/1.png", "b/x/1.png", *(f"a/x/{i}.GIF" for i in range(10)), "b/x/1.txt", "n")
+    with pytest.warns(match=r"10 \.gif, 1 \.txt, 1 without suffix; in a/x: 10 of 12$"):
+        folder(root)
+
+
+@pytest.mark.parametrize("name", ["unlabelled", "Unlabeled", "UNLABELLED", "nan", "NaN"])
+def test_every_spelling_of_unlabelled_is_no_class(plant, name):
+    data = folder(plant("a/cat/1.png", "b/cat/1.png", f"b/{name}/2.png"))
+    assert data.class_names == ("cat",) and sorted(data.labels.tolist()) == [UNKNOWN, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["none", "Unknown", "null", "?", "-1"])
+def test_a_name_that_may_be_a_class_or_none_is_refused(plant, name):
+    with pytest.raises(BadInput, match="which may be a class or none; write 'unlabelled'"):
+        folder(plant("a/cat/1.png", "b/cat/1.png", f"b/{name}/2.png"))
+
+
+def test_rows_without_a_label_stay_in_train(plant):
+    tree = [f"{d}/{s}/{c}/{i}.png" for d in "ab" for s in ("train", "test") for c in ("cat", "dog")
+            for i in range(10)]  # fmt: skip
+    alone = splits(folder(plant(*tree)))
+    more = [f"b/train/{name}/{i}.png" for name in ("unlabelled", "NaN") for i in range(20)]
+    found = splits(folder(plant(*more)))
+    assert {path: split for path, split in found.items() if path in alone} == alone
+    assert {split for path, split in found.items() if path not in alone} == {TRAIN}
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (["a+b/x/1.png"], r"the domain 'a\+b' could not be named in a shift"),
+        (["a>b/x/1.png"], r"the domain 'a>b' could not be named in a shift"),
+        (["a /x/1.png"], "the domain 'a ' could not be named in a shift"),
+        (["a\n/x/1.png"], r"domains below .*: 'a\\n' is not UTF-8 text, or holds control"),
+        (["a/x\x1b[31m/1.png"], r"classes below .*: 'x\\x1b.* is not UTF-8 text"),
+        (["a/caf\u00e9/1.png", "a/cafe\u0301/1.png"], "two forms of Unicode that look the same"),
+    ],
+)
+def test_names_that_cannot_be_used_are_refused(plant, tree, message):
+    with pytest.raises(BadInput, match=message):
+        folder(plant("b/x/1.png", "c/x/1.png", *tree))
+
+
+@pytest.mark.parametrize("place", ["domain", "class"])
+def test_names_that_are_not_utf_8_are_refused(plant, place):
+    root = plant("a/x/1.png", "b/x/1.png")
+    old = root / ("a" if place == "domain" else "a/x")
+    old.rename(os.fsdecode(os.fsencode(old.parent) + b"/caf\xe9"))
+    with pytest.raises(BadInput, match=r"'caf\\xe9' is not UTF-8 text"):
+        folder(root)
+
+
+def test_files_and_roots_that_are_not_utf_8_are_read(tmp_path):
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    for domain in "ab":
+        (root / domain / "x").mkdir(parents=True)
+        Image.new("RGB", (4, 4), (9, 8, 7)).save(root / domain / "x" / os.fsdecode(b"\xe9.png"))
+    pack, _ = prepare(folder(root, size=4), Store(tmp_path / "s"), 0, lambda *_: None)
+    assert pack.inputs[:, :, 0, 0].tolist() == [[9, 8, 7]] * 2
 
 
 def test_links_that_lead_back_are_not_followed(plant):
@@ -233,5 +319,5 @@ def test_a_folder_that_cannot_be_read_is_named():
 
 
 def test_an_image_has_at_least_one_pixel(plant):
-    with pytest.raises(BadInput, match="size=0"):
+    with pytest.raises(BadInput, match="size = 0"):
         folder(plant("a/x/1.png", "b/x/1.png"), size=0)

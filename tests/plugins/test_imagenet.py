@@ -9,6 +9,7 @@ from benchbench import TEST, TRAIN, VAL, BadInput
 from benchbench.datasets import described, missing_files
 from benchbench.terms import MissingData
 from benchbench_imagenet.subclasses import SPLITS
+from benchbench_imagenet.variants import imagenet_sketch
 
 SIZES = {  # Santurkar et al. 2021, table 1: superclasses, and subclasses of each
     "entity13": (13, 20),
@@ -91,3 +92,16 @@ def test_what_is_missing_is_named(root, tmp_path):
     (tmp_path / "imagenet-r" / "n01631663").mkdir(parents=True)
     with pytest.raises(BadInput, match="there are no images in .*imagenet-r/n01631663"):
         described(catalog.resolve("dataset", "imagenet_r"), tmp_path)
+
+
+def test_hidden_files_are_passed_over_and_others_counted(tmp_path):
+    for folder in ("imagenet/train", "imagenet/val", "sketch"):
+        of_class(tmp_path / folder / "n01", 5, 60)
+        (tmp_path / folder / "__MACOSX").mkdir()
+        (tmp_path / folder / ".cache").mkdir()
+        for name in ("._n01_0.JPEG", "Thumbs.db", "n01_9.gif"):
+            (tmp_path / folder / "n01" / name).write_bytes(b"x")
+    with pytest.warns(match="are not read, .*: 3 .gif; in imagenet/train/n01: 1 of 3"):
+        data = imagenet_sketch(tmp_path)
+    assert len(data.inputs) == 15 and data.class_names == ("n01",)
+    assert all(".JPEG" in path and "._" not in path for path in data.inputs.paths)

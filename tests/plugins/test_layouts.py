@@ -10,7 +10,7 @@ from benchbench.data.inspect import miscounted
 from benchbench.datasets import described, packed
 from benchbench.store import Store
 from benchbench.terms import MissingData
-from benchbench_files.layouts import LAYOUTS
+from benchbench_files.layouts import LAYOUTS, vlcs
 
 BY_NAME = {factory.__name__: layout for factory, layout in LAYOUTS.items()}
 
@@ -53,3 +53,20 @@ def test_another_number_of_classes_is_refused(tmp_path):
     Image.new("RGB", (2, 2)).save(tmp_path / "VLCS" / "SUN09" / "deep.png")
     with pytest.raises(BadInput, match=r"must lie at class/image: deep.png"):
         described(choice, tmp_path)
+
+
+def test_what_is_left_out_is_told_or_refused_as_by_folder(tmp_path):
+    of_layout(tmp_path, BY_NAME["vlcs"])
+    home = tmp_path / "VLCS" / "SUN09"
+    (home / "__MACOSX" / "class_00").mkdir(parents=True)
+    (home / "class_00" / "._1.png").write_bytes(b"x")
+    (home / "class_00" / "1.gif").write_bytes(b"x")
+    with pytest.warns(match=r"are not read, .*: 1 .gif; in VLCS/SUN09/class_00: 1 of 1"):
+        data = vlcs(tmp_path)
+    assert len(data.inputs) == 4 * 5 * 5
+    with pytest.raises(BadInput, match="size = -1 must lie between 1 and 65,535"):
+        vlcs(tmp_path, size=-1)
+    for image in (home / "class_00").glob("?.png"):
+        image.unlink()
+    with pytest.raises(BadInput, match=r"SUN09/class_00 of a class has no image .* 1 other file"):
+        vlcs(tmp_path)

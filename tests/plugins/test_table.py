@@ -1,5 +1,7 @@
 """A csv file of images, and everything that can be wrong with one."""
 
+import csv
+
 import pytest
 import torch
 from PIL import Image
@@ -110,11 +112,11 @@ def test_images_are_found_from_the_folder_of_the_table(plant, tmp_path):
         ("path,label,domain\n", "has no rows"),
         (ROWS.replace("val,p2", "valid,p2"), "line 3: split is 'valid', not train, val or test"),
         (ROWS.replace("val,p2", ",p2"), "line 3: split is '', not train, val or test"),
-        (ROWS + "a/1.png,cat,street,test,\n", "line 6: 'a/1.png' is in line 2 too"),
-        (ROWS + "../9.png,cat,street,test,\n", r"line 6: '\.\./9.png' lies outside"),
-        (ROWS + "/etc/passwd,cat,street,test,\n", "line 6: '/etc/passwd' lies outside"),
+        (ROWS + "a/1.png,cat,street,test,\n", "line 6: path 'a/1.png' is in line 2 too"),
+        (ROWS + "../9.png,cat,street,test,\n", r"line 6: path '\.\./9.png' lies outside"),
+        (ROWS + "/etc/passwd,cat,street,test,\n", "line 6: path '/etc/passwd' lies outside"),
         (ROWS + "a/9.png,cat,street,test,\n", "line 6: there is no image .*9.png"),
-        (ROWS + "a/9.png,cat\n", "line 6 has fewer fields than the first line"),
+        (ROWS + "a/9.png,cat\n", "line 6 has fewer fields than the first line, 2 and not 5"),
         (ROWS + ",cat,street,test,\n", "line 6: path is empty"),
         (ROWS.replace("cat,clinic", "cat,"), "line 2: domain is empty"),
     ],
@@ -124,12 +126,98 @@ def test_a_fault_is_one_sentence_with_its_line(plant, text, sentence):
         table(plant(text))
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "text,label,domain\nwell, fine,pos,a\n",
+            "line 2 has more fields than the first line, 4 and",
+        ),
+        ("text,label,domain,label\ngood,x,a,p\n", "has 2 columns 'label'; keep one"),
+        ("text,label,domain, label \ngood,x,a,p\n", "has 2 columns 'label'; keep one"),
+        (
+            "text,label,domain,Split\ngood,x,a,test\n",
+            "the column 'Split' is not read; call it 'spl",
+        ),
+        ("text,label,domain,groups\ngood,x,a,p\n", "the column 'groups' is not read; call it 'gro"),
+        ('text,label,domain\n"a,x,a\nb,y,b\nc,x,a\n', "line 2, a quotation mark is not closed"),
+        ('text,label,domain\na,x,a\n"b,y,b\n"c",x,a\n', "line 3, ',' expected after '\"'"),
+        ('text,label,domain\na,x,"b\nc,x",a\n', "line 2 has more fields"),
+        (
+            'text,label,domain\na,x,"b\nc,x"\n',
+            r"line 2: domain is 'b\\nc,x', which holds a line break",
+        ),
+        ('text,label,domain\na,"x\nb",a\n', r"line 2: label is 'x\\nb', which holds a line break"),
+        ('path,label,domain\n"a\nb",x,a\n', r"line 2: path is 'a\\nb', which holds a line break"),
+        ("path,label,domain\na\0b,x,a\n", r"line 2: path is 'a\\x00b', which holds a line break"),
+        ("text,label,domain\na,x,a > b\n", "line 2: the domain 'a > b' could not be named in a sh"),
+        ("text,label,domain\na,x,a\nb,none,a\n", "line 3: label is 'none', which may be a class"),
+    ],
+)
+def test_rows_that_are_not_as_the_header_says_are_refused(plant, text, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        table(plant(text))
+
+
+@pytest.mark.parametrize("name", ["nan", "NaN", "unlabeled", "Unlabelled", "  "])
+def test_every_spelling_of_unlabelled_is_unknown(plant, name):
+    data = table(plant(f"path,label,domain\na/1.png,cat,x\na/2.png,{name},y\n"))
+    assert data.class_names == ("cat",) and data.labels.tolist() == [0, UNKNOWN]
+
+
+def test_a_long_text_is_read(plant):
+    text = "w " * 70_000
+    data = table(plant(f"text,label,domain\n{text},x,a\ngood,y,b\n"), length=200_000)
+    assert data.inputs.shape == (2, 70_000)
+    assert csv.field_size_limit() == 131_072  # of the whole process
+
+
+def test_one_image_is_one_path_however_it_is_written(plant, tmp_path):
+    """Absolute, with . and .. in it, by a link: found, listed as `folder` does, and never twice."""
+    plant()
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "way").symlink_to(tmp_path)
+    ways = ["a/2.png", "./a/2.png", "b/../a/2.png", "a//2.png", f"{tmp_path}/a/2.png", "link/2.png"]
+    for way in ways:
+        inputs = table(plant(f"path,label,domain\na/1.png,cat,x\n{way},dog,y\n")).inputs
+        assert inputs.paths == ("a/1.png", "link/2.png" if way == "link/2.png" else "a/2.png")
+        for again in ways:
+            text = f"path,label,domain\na/1.png,cat,x\n{way},dog,y\n{again},dog,y\n"
+            with pytest.raises(BadInput, match=r"line 4: path .* is in line 3 too|are one file"):
+                table(plant(text))
+    text = f"path,label,domain\n{tmp_path}/way/a/2.png,dog,y\n"
+    plant(text)
+    assert table(tmp_path / "way").inputs.paths == ("a/2.png",)
+
+
+def test_links_are_followed_as_folder_follows_them(plant, tmp_path):
+    """One that leads out of the folder is told; a path that does is refused."""
+    (tmp_path / "out").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "out" / "9.png")
+    plant()
+    (tmp_path / "a" / "far").symlink_to(tmp_path / "out")
+    (tmp_path / "a" / "loop.png").symlink_to("loop.png")
+    head = "path,label,domain\n1.png,cat,x\n"
+    (tmp_path / "a" / "mine.csv").write_text(head + "far/9.png,dog,y\n")
+    with pytest.warns(match="links lead out of .*a to 1 of its 2 images, such as far/9.png"):
+        assert table(tmp_path, file="a/mine.csv").inputs.paths == ("1.png", "far/9.png")
+    for path in ("../out/9.png", f"{tmp_path}/out/9.png", "far/../../out/9.png"):
+        (tmp_path / "a" / "mine.csv").write_text(head + f"{path},dog,y\n")
+        with pytest.raises(BadInput, match=r"line 3: path .* lies outside .*a; put the csv file"):
+            table(tmp_path, file="a/mine.csv")
+    (tmp_path / "a" / "mine.csv").write_text(head + "loop.png,dog,y\n")
+    with pytest.raises(BadInput, match=r"line 3: there is no image .*loop.png"):
+        table(tmp_path, file="a/mine.csv")
+
+
 def test_a_table_that_is_not_there_or_not_text(plant, tmp_path):
     plant()
     with pytest.raises(BadInput, match="no file .*other.csv: .* holds a, b, table.csv"):
         table(tmp_path, file="other.csv")
-    with pytest.raises(BadInput, match="cannot be read as csv"):
+    with pytest.raises(BadInput, match="cannot be read as csv: byte 0 is not UTF-8; save it as UT"):
         table(tmp_path, file="a/1.png")
+    with pytest.raises(BadInput, match="a cannot be read as csv: Is a directory"):
+        table(tmp_path, file="a")
 
 
 def test_a_class_of_one_domain_is_told_of(plant, tmp_path):

@@ -3,6 +3,7 @@
 import bz2
 import io
 import pickle
+import re
 import struct
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ from tiny import make_catalog, smoke
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
 from benchbench.datasets import described
 from benchbench_vision.corruptions import CORRUPTIONS, damaged
+from benchbench_vision.pairs import listed, matlab
 
 PARTS = ((True, "train", 30), (False, "test", 20))
 
@@ -235,3 +237,33 @@ def test_the_sheet_of_real_images_shows_what_corruptions_do(real_data):
         result = damaged(image, corrupt, levels[-1], rng)
         shift = abs(result.mean() - image.mean())
         assert shift < (80 if kind == "brightness" else 12), kind
+
+
+def test_lines_of_mnist_m_that_are_no_name_and_digit_are_refused(tmp_path):
+    (tmp_path / "train").mkdir()
+    lines = tmp_path / "train_labels.txt"
+    lines.write_text("0.png 3\n\n1.png 0\n")
+    paths, labels = listed(tmp_path / "train")
+    assert [path.name for path in paths] == ["0.png", "1.png"] and labels.tolist() == [3, 0]
+    for wrong in ("1 2.png 7", "1.png", "1.png 10", "1.png -1", "1.png 0.9", "1.png ²"):
+        lines.write_text(f"0.png 3\n{wrong}\n")
+        with pytest.raises(BadInput, match=rf"train_labels.txt, line 2: '{re.escape(wrong)}'"):
+            listed(tmp_path / "train")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"y": np.array([[1.0], [0.9], [2]])}, "y holds 0.9, which is no digit"),
+        ({"y": np.array([[1], [11], [2]])}, "y holds 11, which is no digit"),
+        ({"y": np.array([[1], [2]])}, "with 3 for 2"),
+        ({"X": np.zeros((4, 4, 3, 3))}, "it is float64 with 3 for 3"),
+    ],
+)
+def test_labels_of_a_mat_file_that_are_no_digits_are_refused(tmp_path, changes, words):
+    content = {"X": np.zeros((4, 4, 3, 3), np.uint8), "y": np.array([[1], [10], [2]])}
+    savemat(tmp_path / "x.mat", content)
+    assert matlab(tmp_path / "x.mat")[1].tolist() == [1, 0, 2]
+    savemat(tmp_path / "x.mat", content | changes)
+    with pytest.raises(BadInput, match=f"x.mat.*{words}"):
+        matlab(tmp_path / "x.mat")
