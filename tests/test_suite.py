@@ -1,10 +1,22 @@
 """TOML in, cells out; everything else is refused in one sentence."""
 
+from pathlib import Path
+
 import pytest
 from tiny import SUITE
 
-from benchbench.suite import Shift, Suite, conditions_of, matches
+from benchbench.suite import (
+    SUITES,
+    Shift,
+    Suite,
+    conditions_of,
+    matches,
+    shipped_suites,
+    text_of,
+)
 from benchbench.terms import BadInput
+
+BOARDS = Path(__file__).parent.parent / "leaderboards"
 
 FULL = """
 name = "full"
@@ -100,9 +112,43 @@ def test_a_fault_is_told_in_one_sentence_with_its_place(read, old, new, sentence
     assert "\n" not in str(refusal.value).strip() or "TOML" in str(refusal.value)
 
 
-def test_an_unknown_suite_names_the_shipped_ones():
-    with pytest.raises(BadInput, match="did you mean 'quickstart'.*digits, quickstart"):
-        Suite.read("quikstart")
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("quikstart", "did you mean 'quickstart'.*digits, digits-shift"),
+        ("living71", "did you mean 'connect-not-collapse/living17'"),
+        (
+            "leaderboards/u-wilds/camelyon17.toml",
+            "mean 'targeted-augmentations/camelyon17' or 'u-wilds/camelyon17'",
+        ),
+        (
+            "connect-not-collapse",
+            "is the name of several suites: connect-not-collapse/cifar-stl, .*/living17; name one",
+        ),
+        ("u-wilds/common", "suite u-wilds/common: 'name' is missing"),
+        ("../templates/objective", "no suite or file"),
+        (str(SUITES / "digits"), "no suite or file"),
+        ("x" * 5000, "no suite or file 'x{200}…'"),
+        ("a\0b", "no suite or file"),
+        ("", "no suite or file ''"),
+    ],
+)
+def test_an_unknown_suite_names_the_shipped_ones(name, sentence):
+    with pytest.raises(BadInput, match=sentence) as refusal:
+        Suite.read(name)
+    assert "\n" not in str(refusal.value)
+
+
+def test_every_shipped_suite_is_read_by_its_name_and_has_a_folder_of_its_own_in_a_store():
+    files = {path.relative_to(SUITES).as_posix() for path in Path(str(SUITES)).rglob("*.toml")}
+    assert {f"{name}.toml" for name in shipped_suites()} == {
+        name for name in files if not name.endswith("common.toml")
+    }
+    read = {name: Suite.read(name) for name in shipped_suites()}
+    assert len({suite.name for suite in read.values()}) == len(read)
+    for path in BOARDS.glob("**/suite.toml"):  # a board keeps the text that it was published with
+        name = path.parent.relative_to(BOARDS).as_posix()
+        assert path.read_text() == text_of(name), f"{path} is not the suite {name}"
 
 
 def test_shifts_between_several_domains():

@@ -154,8 +154,7 @@ def read_reported(path: Path, shifts: Sequence[str]) -> tuple[Reported, ...]:
         return ()
     try:
         fields = toml_of(path.read_text(encoding="utf-8"), str(path))
-        text = json.dumps(fields, default=str)
-        every = REPORTS.validate_json(text, strict=True).get("reported", ())
+        every = REPORTS.validate_json(json.dumps(fields), strict=True).get("reported", ())
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not TOML: {error}") from None
     except ValidationError as error:

@@ -78,7 +78,8 @@ class Main(click.Group):
 def main() -> None:
     """Will it transfer? Contrastive pre-training against invariance methods under domain shift.
 
-    SUITE is the name of a shipped suite (quickstart, digits) or the path of a TOML file.
+    SUITE is the name of a shipped suite (quickstart, u-wilds/camelyon17; `benchbench list suites`)
+    or the path of a TOML file.
     """
 
 
@@ -99,14 +100,16 @@ main.add_command(compare)
 
 @main.command("list")
 @plugin_options
-@click.argument("kind", type=click.Choice(KINDS), required=False)
+@click.argument("kind", type=click.Choice((*KINDS, "suites")), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Everything that is known, for programs.")
 def list_(kind: str | None, as_json: bool) -> None:
-    """Show what the installed plugins offer, with every option and its default."""
+    """Show what the installed plugins offer, with every option and its default, and all suites."""
     from benchbench.spelling import spell
+    from benchbench.suite import shipped_suites
 
     known = catalog()
     chosen = [e for e in known.entries.values() if kind is None or f"{e.kind}s" == kind]
+    suites = shipped_suites() if kind in (None, "suites") else []
     if as_json:
         offers = [
             {
@@ -118,7 +121,8 @@ def list_(kind: str | None, as_json: bool) -> None:
             }
             for entry in chosen
         ]
-        click.echo(json.dumps({"offers": offers, **plugins_told(known)}, indent=1))
+        told = {"offers": offers, "suites": suites, **plugins_told(known)}
+        click.echo(json.dumps(told, indent=1))
         return
     for group in KINDS:
         members = [entry for entry in chosen if f"{entry.kind}s" == group]
@@ -127,6 +131,9 @@ def list_(kind: str | None, as_json: bool) -> None:
         for entry in sorted(members, key=lambda e: e.name):
             click.echo(f"  {spell(entry.name, entry.options)}")
             click.echo(f"      {entry.summary} [{entry.plugin.distribution}]")
+    if suites:
+        click.secho("suites", bold=True)
+        click.echo("\n".join(f"  {name}" for name in suites))
     for aside in known.aside:
         click.echo(f"{aside}", err=True)
 
