@@ -20,6 +20,7 @@ from benchbench.cli.data import data
 from benchbench.cli.diagnose import diagnose
 from benchbench.cli.export import export
 from benchbench.cli.options import (
+    Place,
     budget_option,
     catalog,
     chosen_cells,
@@ -33,6 +34,7 @@ from benchbench.cli.options import (
     plugin_options,
     store_option,
 )
+from benchbench.cli.output import guarded
 from benchbench.cli.search import search
 from benchbench.cli.store import store
 from benchbench.cli.submit import submit, verify
@@ -52,7 +54,12 @@ KINDS = ("datasets", "encoders", "augmentations", "objectives")
 
 
 class Main(click.Group):
-    """Bad input ends in one sentence and status 2; an interrupt in 130. A warning is a sentence."""
+    """Bad input, and what the system says of a file, end in one sentence and status 2; an interrupt
+    in 130. A warning is a sentence. Of full devices and closed pipes see `guarded`."""
+
+    def main(self, *args: Any, **how: Any) -> Any:
+        with guarded():
+            return super().main(*args, **how)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -61,8 +68,9 @@ class Main(click.Group):
                     f"benchbench: {message}", err=True
                 )
                 return super().invoke(ctx)
-        except BadInput as error:
-            told = "\n".join(map(visible, str(error).split("\n")))  # of strangers' words, too
+        except (BadInput, OSError) as error:
+            said = said_of(error) if isinstance(error, OSError) else str(error)
+            told = "\n".join(map(visible, said.split("\n")))  # of strangers' words, too
             click.echo(f"benchbench: {told}", err=True)
             sys.exit(2)
         except KeyboardInterrupt as interrupt:
@@ -71,6 +79,12 @@ class Main(click.Group):
             said = f"\nStopped{where}. What was finished is kept; go on with: {again}"
             click.echo(said, err=True)
             sys.exit(130)
+
+
+def said_of(error: OSError) -> str:
+    """Which file, and what the system says of it."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename} cannot be used: {reason}" if error.filename else reason
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
@@ -399,7 +413,7 @@ def spelled(seconds: float) -> str:
 @click.argument("name")
 @click.option(
     "--into",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Place(file_okay=False, path_type=Path),
     default=Path(),
     help="The folder that gets the new one. Default: this one.",
 )
