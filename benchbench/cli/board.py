@@ -38,13 +38,14 @@ def board_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def source_of(suite: str, rule: Rule | None, store: Path, data: Path, device: str) -> Source:
-    from benchbench.board.sources import of_folder
+    from benchbench.board.sources import of_folder, whole
     from benchbench.publish import of_plan
 
     if published(suite):
         source = of_folder(Path(suite))
     else:
         source = of_plan(make_plan(suite, store, data, device))
+    source = whole(source)
     return replace(source, expected=replace(source.expected, rule=rule)) if rule else source
 
 
