@@ -53,7 +53,7 @@ def test_what_is_said_nowhere_stops_no_work(tmp_path):
     """Both streams are closed, full, or have lost their reader; the record is there each time."""
     (tmp_path / "small.toml").write_text(SMALL)
     run = ["run", str(tmp_path / "small.toml"), "--only", "method=erm", "--device", "cpu"]
-    full, writes = Path("/dev/full").open("w"), closed_pipe()
+    full, writes = os.open("/dev/full", os.O_WRONLY), closed_pipe()
     for name, status, streams in (
         ("full", 74, {"stdout": full, "stderr": full}),
         ("closed", 0, {"preexec_fn": lambda: (os.close(1), os.close(2)), "stderr": None}),
@@ -63,7 +63,7 @@ def test_what_is_said_nowhere_stops_no_work(tmp_path):
         assert ended(*run, "--store", str(store.root), **streams)[0] == status, name
         (stem,) = store.stems("small")
         assert store.record("small", stem).status == "scored"
-    full.close()
+    os.close(full)
     os.close(writes)
 
 
