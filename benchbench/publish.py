@@ -23,14 +23,15 @@ from benchbench.board.sources import (
     of_folder,
     read_if_there,
     read_predictions,
+    whole,
 )
 from benchbench.board.table import board
 from benchbench.board.text import as_csv, as_json, latex, markdown, render
 from benchbench.board.truth import NAME, Truth
 from benchbench.catalog import source_digest
-from benchbench.disk import place, writing
+from benchbench.disk import NOTHING, drafted, place, writing
 from benchbench.plan import Plan
-from benchbench.record import Record, nothing_collected
+from benchbench.record import Record, nothing_collected, read_record
 from benchbench.run import describe
 from benchbench.store import State
 from benchbench.suite import Suite
@@ -38,6 +39,7 @@ from benchbench.terms import BadInput, Rule
 
 BELOW = "<!-- What follows is written by `benchbench publish`. -->"
 POINTS = 64  # of a learning curve
+PARTS = ("records", "site", "cards")  # the folders of a board
 
 
 def of_plan(plan: Plan) -> Source:
@@ -57,7 +59,7 @@ def of_plan(plan: Plan) -> Source:
         tuple(records),
         stale,
         Truth.of(plan.pack),
-        lambda record: read_predictions(folder / record.file_name),
+        lambda record: read_predictions(folder / record.file_name, record),
     )
 
 
@@ -68,7 +70,10 @@ def board_of_plan(
     columns: Sequence[str] = (),
     rule: Rule | None = None,
 ) -> str:
-    """The board of a store as text; where nothing has changed, as it was told before."""
+    """The board of a store as text; where nothing has changed, as it was told before.
+
+    BadInput if predictions are damaged.
+    """
     cells = "\n".join(plan.stems).encode()
     follows_from = {
         "suite": plan.suite.model_dump_json(),
@@ -78,7 +83,7 @@ def board_of_plan(
     }
 
     def told() -> str:
-        source = of_plan(plan)
+        source = whole(of_plan(plan))
         if rule:
             source = replace(source, expected=replace(source.expected, rule=rule))
         return render(board(source, columns), form)
@@ -111,56 +116,69 @@ def publish(plan: Plan, suite_text: str, folder: Path) -> Source:
     source = of_plan(plan)
     if not source.records:
         raise BadInput(f"nothing of suite {plan.suite.name} was run yet; `benchbench run` does it")
-    keep_suite(plan.suite, suite_text, folder)
-    sent = read_if_there(folder / LEVELS, LEVEL_OF)
-    records, theirs = folder / "records", plan.store.records(plan.suite.name)
+    theirs = plan.store.records(plan.suite.name)
     mine: set[str] = set()
-    with writing(f"board {folder}"):
-        for record in source.records:
-            beside = Path(record.file_name).with_suffix(".safetensors")
-            mine |= {record.file_name, str(beside)}
-            place(records / record.file_name, record.text().encode())
-            if (theirs / beside).exists():
-                place(records / beside, (theirs / beside).read_bytes())
-        for path in sorted(records.glob("*.json")):
-            if path.name not in mine and json.loads(path.read_text())["method"] not in sent:
-                path.with_suffix(".safetensors").unlink(missing_ok=True)
-                path.unlink()
-        place(folder / NAME, truth_of(plan, source).content())
-        place(folder / STALE, told(source.stale))
-        place(folder / CURVES, told(curves_of(plan, source)))
-    regenerate(folder)
+    if wrong := contradictions(source, theirs):
+        raise refused(wrong)
+    what = f"board {folder}"
+    with drafted(folder, PARTS, what) as draft:
+        keep_suite(plan.suite, suite_text, draft)
+        sent = read_if_there(draft / LEVELS, LEVEL_OF)
+        records = draft / "records"
+        with writing(what):
+            for record in source.records:
+                beside = Path(record.file_name).with_suffix(".safetensors")
+                mine |= {record.file_name, str(beside)}
+                place(records / record.file_name, record.text().encode())
+                if (theirs / beside).exists():
+                    place(records / beside, (theirs / beside).read_bytes())
+            for path in sorted(records.glob("*.json")):
+                if path.name not in mine and read_record(path).method not in sent:
+                    path.with_suffix(".safetensors").unlink(missing_ok=True)
+                    path.unlink()
+            place(draft / NAME, truth_of(plan, source).content())
+            place(draft / STALE, told(source.stale))
+            place(draft / CURVES, told(curves_of(plan, source)))
+        write_generated(draft, what)
     return of_folder(folder)
 
 
 def regenerate(folder: Path) -> None:
     """Write what follows from a folder's records.
 
-    BadInput if it cannot be written, or a record has other scores than its predictions give.
+    BadInput, with nothing written, if it cannot be, or a record has other scores than its
+    predictions give.
     """
-    if wrong := contradictions(folder):
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise BadInput(f"{wrong[0]}{more}; nothing was written")
-    with writing(f"board {folder}"):
-        for name, text in generated(folder).items():
-            place(folder / name, text.encode())
+    with drafted(folder, PARTS, f"board {folder}") as draft:
+        write_generated(draft, f"board {folder}")
 
 
-def contradictions(folder: Path) -> list[str]:
-    """Where records and predictions of a folder, and its labels of test rows, do not agree."""
-    source, found = of_folder(folder), []
+def write_generated(draft: Path, what: str) -> None:
+    if wrong := contradictions(of_folder(draft), draft / "records"):
+        raise refused(wrong)
+    with writing(what):
+        for name, text in generated(draft).items():
+            place(draft / name, text.encode())
+
+
+def refused(wrong: Sequence[str]) -> BadInput:
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    return BadInput(f"{wrong[0]}{more}; {NOTHING}")
+
+
+def contradictions(source: Source, folder: Path) -> list[str]:
+    """Where records in a folder, their predictions and the labels of test rows do not agree."""
+    found: list[str] = []
     for record in source.records:
-        path = folder / "records" / record.file_name
-        predictions = path.with_suffix(".safetensors")
         truth = source.truth
-        if record.artifacts is None or not predictions.exists():
+        try:
+            predictions = source.predictions(record)
+        except BadInput as error:
+            found.append(str(error))
             continue
-        digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
-        if digest != record.artifacts.predictions_sha256:
-            found.append(f"{predictions} holds other predictions than its record says")
-        elif truth is not None and truth.fingerprint == record.data.fingerprint:
-            wrong = wrong_scores(record, source.predictions(record), truth)
-            found += [f"{path}: {text}" for text in wrong]
+        if predictions and truth is not None and truth.fingerprint == record.data.fingerprint:
+            wrong = wrong_scores(record, predictions, truth)
+            found += [f"{folder / record.file_name}: {text}" for text in wrong]
     return found
 
 

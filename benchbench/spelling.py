@@ -7,18 +7,21 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from benchbench.terms import BadInput
 
 SPANS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+MOST_SECONDS = 36525 * 86400
 
 
 def seconds_of(text: str) -> float | None:
-    """Of ``45s``, ``90min``, ``1.5h`` or ``2d``; None if it is no time."""
+    """Of ``45s``, ``90min``, ``1.5h`` or ``2d``; None if it is no time, or more than a century."""
     told = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", text)
-    return float(told[1]) * SPANS[told[2]] or None if told else None
+    span = float(told[1]) * SPANS[told[2]] if told else 0.0
+    return span if 0 < span < MOST_SECONDS else None
 
 
 def options_of(factory: Callable[..., Any]) -> dict[str, Any]:
@@ -37,6 +40,8 @@ def settle(owner: str, options: Mapping[str, Any], chosen: Mapping[str, Any]) ->
         if name not in options:
             raise BadInput(f"{owner} has no option {name!r}; {instead(name, options)}")
         default = options[name]
+        if not all(map(_is_number, _members(value))):
+            raise BadInput(f"{owner}: {name} has to be finite, and of at most 64 bits")
         value = _alike(value, default)
         fits = default is None or type(value) is type(default)
         if fits and type(default) is tuple and default:
@@ -86,6 +91,20 @@ def _sha256(path: Path, size: int, changed: int) -> str:
     """Of the file's content, read again only if size or time of change is another."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _members(value: Any) -> list[Any]:
+    """The value, or all that is in it where it is a list, a tuple or a set."""
+    if isinstance(value, list | tuple | set):
+        return [one for member in value for one in _members(member)]
+    return [value]
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is none, or one that every library can take."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return not isinstance(value, float | complex) or abs(value) < inf
 
 
 def _alike(value: Any, default: Any) -> Any:

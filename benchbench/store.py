@@ -38,7 +38,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class State:
-    """What the names, sizes and times of a suite's records tell."""
+    """What the names, sizes and times of a suite's records and their predictions tell."""
 
     digest: str
     stems: tuple[str, ...]
@@ -145,15 +145,16 @@ class Store:
         return [found.get(stem) for stem in wanted]
 
     def state(self, suite: str) -> State:
-        """Of the suite's records, without opening one."""
+        """Of the suite's records and predictions, without opening one."""
         facts: list[tuple[str, int, int, int]] = []
         with contextlib.suppress(FileNotFoundError), os.scandir(self.records(suite)) as found:
             for entry in found:
-                if entry.name.endswith(".json"):
+                if entry.name.endswith((".json", ".safetensors")):
                     told = entry.stat()
                     facts.append((entry.name, told.st_size, told.st_mtime_ns, told.st_ino))
         newest = max((changed for _, _, changed, _ in facts), default=0)
-        stems = tuple(sorted(name.removesuffix(".json") for name, _, _, _ in facts))
+        records = (name for name, _, _, _ in facts if name.endswith(".json"))
+        stems = tuple(sorted(name.removesuffix(".json") for name in records))
         digest = hashlib.sha256(repr(sorted(facts)).encode()).hexdigest()
         return State(digest, stems, time.time_ns() - newest > SETTLED_AFTER)
 

@@ -3,9 +3,12 @@
 import json
 import re
 import tomllib
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import permutations, product
@@ -17,7 +20,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from benchbench.spelling import instead, split_chain
 from benchbench.terms import BadInput, Budget, Optimizer, Rule
 
-SHIPPED = files("benchbench") / "suites"
+SUITES = files("benchbench") / "suites"  # all that are shipped; a suite's name is its path there
+COMMON = "common"  # how names of files end that suites extend, and that nobody runs
+MOST = 10**9  # steps, and whatever else is counted in a suite
+MOST_DRAWN = 10_000  # settings, snapshots or seeds: each makes cells, or files
+MOST_NAMED = 200  # characters of a name, which the store makes a file's
 
 Sees = Literal["source", "target", "source+target", "all"]
 
@@ -36,13 +43,13 @@ class StageTable(Strict):
     weak: str | None = None  # the same, for objectives that compare weak with strong views
     small: str | None = None  # the same, for objectives that crop small views, too
     sees: Sees | None = None
-    steps: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=2)
+    steps: int | None = Field(None, ge=1, le=MOST)
+    batch_size: int | None = Field(None, ge=2, le=MOST)
     lr: float | None = Field(None, gt=0)
     weight_decay: float | None = Field(None, ge=0)
     warmup: float | None = Field(None, ge=0, lt=1)
     optimizer: Optimizer | None = None
-    parts: int | None = Field(None, ge=1)
+    parts: int | None = Field(None, ge=1, le=MOST)
 
 
 def _stage_tables(chain: object) -> object:
@@ -61,7 +68,7 @@ def _listed(value: object) -> object:
 class TuneTable(Strict):
     """How many settings of every method are tried; which one counts, a rule of selection says."""
 
-    draws: int = Field(ge=1)  # the first is what the suite says
+    draws: int = Field(ge=1, le=MOST_DRAWN)  # the first is what the suite says
     seed: int = 0  # of the draws, which differ between training seeds
 
 
@@ -69,7 +76,7 @@ class MethodTable(StageTable):
     """What a suite says of a method; its stage keys hold for all of its stages."""
 
     objective: None = None  # a method names its objectives in its chain
-    name: str | None = None
+    name: str | None = Field(None, max_length=MOST_NAMED)
     chain: Annotated[tuple[StageTable, ...], BeforeValidator(_stage_tables)]
     encoder: str | None = None
     readout: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = None
@@ -79,18 +86,18 @@ class MethodTable(StageTable):
 class Suite(Strict):
     """A benchmark, as its TOML file states it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # a folder of the store
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MOST_NAMED)  # a folder
     protocol: Literal["uda/1"] = "uda/1"
     dataset: str
     shifts: Annotated[tuple[str, ...], BeforeValidator(_listed)]  # "a > b", "a + b > c", or "all"
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, max_length=MOST_DRAWN)
     split_seed: int = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     encoder: str
     readout: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("linear",)
     baseline: str | None = None  # the method that the board's last columns compare with
     rule: Rule = "source_val"  # that the board ranks by
-    snapshots: int = Field(1, ge=1)  # states of a chain's end that rules choose among, the last too
+    snapshots: int = Field(1, ge=1, le=MOST_DRAWN)  # states of a chain's end, the last too
     tune: TuneTable = TuneTable(draws=1)
     leave_one_out: bool = False  # whether each of several sources is a target, too, for the rule
     stage: StageTable = StageTable()
@@ -101,7 +108,7 @@ class Suite(Strict):
         """A shipped suite by name, or a TOML file by path; BadInput if it is not a suite."""
         where, fields = _fields(name)
         try:  # strict JSON takes lists for tuples, and still no "3" for 3
-            suite = cls.model_validate_json(json.dumps(fields, default=str))
+            suite = cls.model_validate_json(json.dumps(fields))
             suite.methods()
         except ValidationError as error:
             raise BadInput(f"{where}: {_sentence(error)}") from None
@@ -120,7 +127,8 @@ class Suite(Strict):
         if self.baseline is not None and self.baseline not in names:
             raise BadInput(f"baseline = {self.baseline!r}: {instead(self.baseline, names)}")
         if len(set(self.seeds)) < len(self.seeds):
-            raise BadInput(f"seeds = {list(self.seeds)} names a seed twice")
+            twice = next(seed for seed in self.seeds if self.seeds.count(seed) > 1)
+            raise BadInput(f"seeds names a seed twice, {twice}")
         return tuple(methods)
 
     @property
@@ -343,7 +351,7 @@ def _fields(name: str, below: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]
         return where, fields
     if not isinstance(other, str) or "name" not in fields:
         raise BadInput(f"{where}: extends is the name of a suite, and needs a name beside it")
-    if not _is_file(SHIPPED / f"{other}.toml"):
+    if other not in shipped():
         other = str((Path(name).parent / other).resolve())
     if other in below:
         raise BadInput(f"{where} extends itself")
@@ -362,13 +370,34 @@ def _fields(name: str, below: tuple[str, ...] = ()) -> tuple[str, dict[str, Any]
 
 
 def toml_of(text: str, where: str) -> dict[str, Any]:
-    """BadInput if the text is not TOML, or tables lie in tables without end."""
+    """BadInput if the text is not TOML, tables lie in tables without end, or it has numbers of
+    more than 64 bits, dates or times, which nothing here is."""
     try:
-        return tomllib.loads(text)
+        fields = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{where} is not TOML: {error}") from None
+    except ValueError:  # Python reads no number of more than 4,300 digits
+        raise BadInput(f"{where} has a number of more than 64 bits") from None
     except RecursionError:
         raise BadInput(f"{where} is not TOML that can be read: it is nested too deeply") from None
+    for key, value in _values(fields, ""):
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise BadInput(f"{where}: {key} is a number of more than 64 bits")
+        if isinstance(value, date | time):
+            raise BadInput(f"{where}: {key} = {value} is a date or a time, which nothing here is")
+    return fields
+
+
+def _values(told: object, place: str) -> Iterator[tuple[str, object]]:
+    """Everything in a table that is no table and no list, by its place."""
+    if isinstance(told, dict):
+        for key, value in told.items():
+            yield from _values(value, f"{place}.{key}" if place else key)
+    elif isinstance(told, list):
+        for index, value in enumerate(told):
+            yield from _values(value, f"{place}[{index}]")
+    else:
+        yield place, told
 
 
 def text_of(name: str) -> str:
@@ -376,29 +405,64 @@ def text_of(name: str) -> str:
     return _placed(name)[1]
 
 
+@cache
+def shipped() -> dict[str, Traversable]:
+    """Every file of `SUITES` by its name, such as ``u-wilds/camelyon17``, in the order of names."""
+
+    def below(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                yield from below(entry, f"{prefix}{entry.name}/")
+            elif entry.name.endswith(".toml"):
+                yield prefix + entry.name.removesuffix(".toml"), entry
+
+    return dict(sorted(below(SUITES, "")))
+
+
+def shipped_suites() -> list[str]:
+    """The names of those that can be run."""
+    return [name for name in shipped() if not name.endswith(COMMON)]
+
+
 def _placed(name: str) -> tuple[str, str]:
     """Where a suite is, in words, and its text."""
-    path = Path(name)
-    if _is_file(shipped := SHIPPED / f"{name}.toml"):
-        return f"suite {name}", shipped.read_text(encoding="utf-8")
-    if not _is_file(path):
-        known = (path.name.removesuffix(".toml") for path in map(Path, _shipped_files()))
-        raise BadInput(f"no suite or file {name!r}; of shipped suites {instead(path.stem, known)}")
+    if name in shipped():
+        return f"suite {name}", shipped()[name].read_text(encoding="utf-8")
+    if not _is_file(Path(name)):
+        raise BadInput(_unknown(name))
     try:
-        return name, path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return name, Path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise BadInput(f"{name} cannot be read: {error}") from None
+    except OSError as error:
+        raise BadInput(f"{name} cannot be read: {error.strerror}") from None
 
 
-def _is_file(place: Path | Traversable) -> bool:
+def _unknown(name: str) -> str:
+    """Why there is no suite of that name, and which one may be meant."""
+    known = shipped_suites()
+    if inside := [one for one in known if one.startswith(f"{name.rstrip('/')}/")]:
+        return f"{name!r} is the name of several suites: {', '.join(inside)}; name one of them"
+    if _is_file(Path(name, "suite.toml")):
+        return f"{name!r} is a folder; its suite is {Path(name, 'suite.toml')}"
+    ends: dict[str, list[str]] = {}
+    for one in known:
+        ends.setdefault(one.rpartition("/")[2], []).append(one)
+    stem = name.removesuffix(".toml")[-MOST_NAMED:]
+    end = stem.rpartition("/")[2]
+    near = ends.get(end) or get_close_matches(stem, known, n=1)
+    near = near or [one for last in get_close_matches(end, ends, n=1) for one in ends[last]]
+    meant = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    tops = dict.fromkeys(one.partition("/")[0] + "/…" * ("/" in one) for one in known)
+    short = name if len(name) <= MOST_NAMED else f"{name[:MOST_NAMED]}…"
+    return f"no suite or file {short!r}; of shipped suites {meant}there is {', '.join(tops)}"
+
+
+def _is_file(place: Path) -> bool:
     try:
         return place.is_file()
     except (OSError, ValueError):  # of a name that no file can have
         return False
-
-
-def _shipped_files() -> list[str]:
-    return [entry.name for entry in SHIPPED.iterdir() if entry.name.endswith(".toml")]
 
 
 def _sentence(error: ValidationError) -> str:
@@ -418,7 +482,7 @@ def _sentence(error: ValidationError) -> str:
         return f"unknown key {key!r}{at}; {instead(key, table.model_fields)}"
     if fault["type"] == "missing":
         return f"{key!r} is missing{at}"
-    value = json.dumps(fault["input"], default=str)
+    value = json.dumps(fault["input"])
     return f"{key} = {value[:60]}{at}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 

@@ -16,7 +16,6 @@ from benchbench.diagnose.table import features_table
 from benchbench.launch.local import run_cells
 from benchbench.publish import generated
 from benchbench.record import Diagnostics, Record
-from benchbench.suite import Suite
 from benchbench.terms import BadInput
 
 ROOT = Path(__file__).parent.parent
@@ -266,7 +265,3 @@ def test_the_table_of_features_has_a_line_for_each_method_and_shift(diagnosed):
     text = features_table(diagnosed)
     assert all(f"* *{name}*: " in text for name in ALL_DIAGNOSTICS)
     assert "accuracy in percent on the target's test rows" in text and "1.5 ± 0.71" in text
-
-
-def test_the_published_suite_is_the_shipped_one():
-    assert Suite.read(str(BOARD / "suite.toml")) == Suite.read("digits")

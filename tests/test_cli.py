@@ -156,6 +156,10 @@ def test_list_shows_what_there_is(run):
     assert status == 0
     assert "simclr(width=128, temperature=0.2)" in out and "digits(" in out
     assert "digits(" not in run("list", "objectives")[1]
+    suites = run("list", "suites")[1].split()
+    assert suites[0] == "suites" and {"digits", "quickstart", "u-wilds/camelyon17"} < {*suites}
+    assert suites[1:] == json.loads(run("list", "suites", "--json")[1])["suites"]
+    assert "u-wilds/camelyon17" in out and "u-wilds/common" not in out
     offers = json.loads(run("list", "encoders", "--json")[1])
     assert {offer["name"] for offer in offers["offers"]} == {
         "hugging_face",

@@ -8,6 +8,7 @@ from statistics import mean
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy import stats
 from test_board import Silent
 from test_selection import tuned  # noqa: F401
@@ -18,6 +19,7 @@ from benchbench.board.compare import compared, lines_of
 from benchbench.board.sources import of_folder
 from benchbench.board.table import board
 from benchbench.board.text import as_json, markdown
+from benchbench.cli import main
 from benchbench.launch.local import run_cells
 from benchbench.publish import (
     BELOW,
@@ -212,3 +214,113 @@ def test_curves_are_thinned_by_means():
     losses = np.random.default_rng(0).normal(size=1000).tolist()
     assert mean(thinned(losses)) == pytest.approx(mean(losses), abs=1e-2)
     assert len(thinned(losses)) == 64 and thinned([1.0, 2.0]) == [1.0, 2.0] and thinned([]) == []
+
+
+def tree(folder):
+    """What is there: the bytes of files, None for folders."""
+    return {p: p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("board.csv", "board.csv is a folder, where a file belongs; nothing was written"),
+        ("site", "cannot be written: (File exists|Not a directory)"),
+        ("records", "cannot be written: (File exists|Not a directory)|it has no records"),
+    ],
+)
+def test_where_a_file_has_no_place_nothing_is_written(ran, folder, name, sentence, again):
+    shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    (folder / name).mkdir() if "." in name else (folder / name).write_text("")
+    (folder / "board.json").write_text("of another day")
+    before = tree(folder)
+    with pytest.raises(BadInput, match=sentence):
+        publish(ran, SEEDED, folder) if not again else regenerate(folder)
+    assert tree(folder.parent) == {folder: None, **before}
+
+
+def test_what_goes_wrong_in_the_middle_leaves_the_board_of_before(ran, folder, monkeypatch):
+    """A disk that is full from any of the calls that write on, or a page that cannot be made."""
+    (folder / "board.json").write_text("of another day")
+    before, writes = tree(folder), []
+    really = publishing.place
+
+    def place(path, content):
+        if len(writes) == limit:
+            raise OSError(28, "No space left on device")
+        writes.append(path)
+        really(path, content)
+
+    monkeypatch.setattr(publishing, "place", place)
+    for limit in (0, 3, 14, 18, 22):
+        writes.clear()
+        with pytest.raises(BadInput, match=r"^board .*board cannot be written: No space left"):
+            publish(ran, SEEDED, folder)
+        assert len(writes) == limit and tree(folder.parent) == {folder: None, **before}
+    with pytest.raises(BadInput, match="No space left"):
+        publish(ran, SEEDED, folder.parent / "new")
+    assert tree(folder.parent) == {folder: None, **before}, "not even a folder"
+    limit = -1
+    publish(ran, SEEDED, folder)
+    assert (folder / "board.json").read_text() == as_json(board(of_folder(folder)))
+
+
+DAMAGES = {
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "a bit flipped": lambda p: p.write_bytes(p.read_bytes()[:-1] + bytes([p.read_bytes()[-1] ^ 1])),
+    "empty": lambda path: path.write_bytes(b""),
+    "of another record": lambda path: shutil.copy(
+        next(other for other in path.parent.glob("erm*.safetensors") if other != path), path
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_predictions_are_named_by_all_that_would_use_them(ran, folder, tmp_path, damage):
+    store = tmp_path / "store"
+    shutil.copytree(ran.store.root, store)
+    plan = replace(ran, store=Store(store))
+    for path in plan.store.records("tiny").iterdir():
+        os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+    board_of_plan(plan, plan.state())  # is told again while nothing changes
+    before = tree(folder)
+    (path,) = plan.store.records("tiny").glob("simclr*--1--*.safetensors")
+    DAMAGES[damage](path)
+    named = f"{path.name} holds other predictions than its record says"
+    with pytest.raises(BadInput, match=named):
+        board_of_plan(plan, plan.state())
+    with pytest.raises(BadInput, match=f"^{path.parent}/{named}; nothing was written"):
+        publish(plan, SEEDED, folder)
+    assert tree(folder) == before
+    shutil.copy(path, folder / "records" / path.name)
+    before = tree(folder)
+    for words in (["leaderboard", folder], ["compare", folder, "simclr", "erm"]):
+        done = CliRunner().invoke(main, [*map(str, words)])
+        assert (done.exit_code, done.stdout) == (2, "") and named in done.stderr
+    with pytest.raises(BadInput, match=f"^{folder}/records/{named}; nothing was written"):
+        regenerate(folder)
+    assert tree(folder) == before
+    publish(ran, SEEDED, folder)  # whose own are whole puts that right
+    assert board(of_folder(folder)).by_row
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["levels.json", "stale.json", "curves.json", "connectivity.json", "reported.toml",
+     "truth.safetensors", "suite.toml"],
+)  # fmt: skip
+@pytest.mark.parametrize("content", [b"", b"{", b"[3]", b'{"a": 1e999}', b"\xff\xfe"])
+def test_a_damaged_file_of_a_board_is_named(folder, name, content):
+    path = folder / name
+    path.write_bytes(content)
+    before = tree(folder)
+    if content == b"" and name == "reported.toml":
+        return  # of no paper
+    for words in (["leaderboard", folder], ["compare", folder, "simclr", "erm"],
+                  ["publish", folder]):  # fmt: skip
+        done = CliRunner().invoke(main, [*map(str, words)])
+        assert isinstance(done.exception, SystemExit), done.exception
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1 and str(path) in done.stderr, done.stderr
+    assert tree(folder) == before

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchbench.spelling import instead, parse, settle, spell, split_chain, split_pipeline
+from benchbench.spelling import (
+    instead,
+    parse,
+    seconds_of,
+    settle,
+    spell,
+    split_chain,
+    split_pipeline,
+)
 from benchbench.terms import BadInput
 
 values = st.recursive(
@@ -89,3 +97,17 @@ def test_an_option_takes_the_type_of_its_default():
 def test_a_refusal_names_the_nearest_and_all():
     assert instead("simcl", ["simclr", "erm"]) == "did you mean 'simclr'? there is erm, simclr"
     assert instead("zzz", []) == "there is none"
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), 2**63, 1e999, -1e999, 1e999 - 1e999, (1.0, 1e999), [[10**400]]]
+)
+@pytest.mark.parametrize("default", [0.5, 3, (0.0, 1.0), None])
+def test_a_number_that_no_library_takes_is_refused_by_its_name(value, default):
+    with pytest.raises(BadInput, match="objective x: width has to be finite, and of at most 64"):
+        settle("objective x", {"width": default}, {"width": value})
+
+
+@pytest.mark.parametrize("text", ["1e400h", "9" * 400 + "h", "36526d", "0s", "-1s", "inf", "nan s"])
+def test_a_time_that_never_ends_is_none(text):
+    assert seconds_of(text) is None

@@ -1,10 +1,22 @@
 """TOML in, cells out; everything else is refused in one sentence."""
 
+from pathlib import Path
+
 import pytest
 from tiny import SUITE
 
-from benchbench.suite import Shift, Suite, conditions_of, matches
+from benchbench.suite import (
+    SUITES,
+    Shift,
+    Suite,
+    conditions_of,
+    matches,
+    shipped_suites,
+    text_of,
+)
 from benchbench.terms import BadInput
+
+BOARDS = Path(__file__).parent.parent / "leaderboards"
 
 FULL = """
 name = "full"
@@ -80,6 +92,42 @@ def test_cells_are_every_method_shift_and_seed_once(read):
         ("steps = 10", "steps = 0", "steps = 0 in stage: input should be greater than or equal"),
         ("steps = 10", "steps = 1.5", "steps = 1.5 in stage: input should be a valid integer"),
         ("steps = 10", "steps = true", "steps = true in stage: input should be a valid integer"),
+        ("steps = 10", f"steps = {10**400}", "stage.steps is a number of more than 64 bits"),
+        ("steps = 10", "steps = 1" + 5000 * "0", "has a number of more than 64 bits"),
+        ("steps = 10", f"steps = {hex(10**5000)}", "stage.steps is a number of more than 64"),
+        ("steps = 10", "steps = 10_000_000_000", "should be less than or equal to 1000000000"),
+        ("steps = 10", "steps = -1", "steps = -1 in stage: input should be greater"),
+        ("steps = 10", "steps = 1979-05-27", "stage.steps = 1979-05-27 is a date or a time"),
+        ('name = "full"', "name = 1979-05-27", "name = 1979-05-27 is a date or a time"),
+        ('name = "full"', f'name = "{"n" * 10**6}"', "should have at most 200 characters"),
+        (
+            "batch_size = 32",
+            f"batch_size = {10**12}",
+            "batch_size = 1.* in stage: .* 1000",
+        ),
+        ("batch_size = 32", "batch_size = 1", "batch_size = 1 in stage: input should be greater"),
+        ("lr = 1\n", f"lr = {10**400}\n", "stage.lr is a number of more than 64 bits"),
+        ("lr = 1\n", "lr = 1e400\n", "lr = Infinity in stage: input should be a finite number"),
+        (
+            "lr = 1\n",
+            "lr = 1\nwarmup = 1.5\n",
+            "warmup = 1.5 in stage: .* less than 1",
+        ),
+        ("lr = 1\n", f"lr = 1\nparts = {2**40}\n", "parts = .* in stage: .* equal to 1000000000"),
+        (
+            "seeds = [0, 1]",
+            f"seeds = [0, {10**400}]",
+            r"seeds\[1\] is a number of more",
+        ),
+        ("seeds = [0, 1]", f"seeds = {[*range(10_001)]}", "should have at most 10000 items"),
+        ("seeds = [0, 1]", "seeds = [0, 1.0]", "1 = 1.0 in seeds: input should be a valid integer"),
+        (
+            "seeds = [0, 1]",
+            f"seeds = [0]\ntune = {{ draws = {10**9} }}",
+            "draws = .* equal to 10000",
+        ),
+        ("seeds = [0, 1]", f"seeds = [0]\nsnapshots = {10**9}", "snapshots = .* equal to 10000"),
+        ('"erm"\nsees', f'"{"erm > " * 10**5}erm"\nsees', "expected names"),
         ('"source"', '"sorce"', "input should be 'source', 'target'"),
         ('baseline = "erm"', 'baseline = "em"', "did you mean 'erm'"),
         ('name = "full"', "", "'name' is missing"),
@@ -91,6 +139,7 @@ def test_cells_are_every_method_shift_and_seed_once(read):
         ('chain = "erm"', 'chain = ""\nname = "random encoder"', "two methods are named"),
         ('name = "full"', 'name = "full"\nprotocol = "uda/9"', "input should be 'uda/1'"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_a_fault_is_told_in_one_sentence_with_its_place(read, old, new, sentence):
     assert old in FULL
@@ -100,9 +149,43 @@ def test_a_fault_is_told_in_one_sentence_with_its_place(read, old, new, sentence
     assert "\n" not in str(refusal.value).strip() or "TOML" in str(refusal.value)
 
 
-def test_an_unknown_suite_names_the_shipped_ones():
-    with pytest.raises(BadInput, match="did you mean 'quickstart'.*digits, quickstart"):
-        Suite.read("quikstart")
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("quikstart", "did you mean 'quickstart'.*digits, digits-shift"),
+        ("living71", "did you mean 'connect-not-collapse/living17'"),
+        (
+            "leaderboards/u-wilds/camelyon17.toml",
+            "mean 'targeted-augmentations/camelyon17' or 'u-wilds/camelyon17'",
+        ),
+        (
+            "connect-not-collapse",
+            "is the name of several suites: connect-not-collapse/cifar-stl, .*/living17; name one",
+        ),
+        ("u-wilds/common", "suite u-wilds/common: 'name' is missing"),
+        ("../templates/objective", "no suite or file"),
+        (str(SUITES / "digits"), "no suite or file"),
+        ("x" * 5000, "no suite or file 'x{200}…'"),
+        ("a\0b", "no suite or file"),
+        ("", "no suite or file ''"),
+    ],
+)
+def test_an_unknown_suite_names_the_shipped_ones(name, sentence):
+    with pytest.raises(BadInput, match=sentence) as refusal:
+        Suite.read(name)
+    assert "\n" not in str(refusal.value)
+
+
+def test_every_shipped_suite_is_read_by_its_name_and_has_a_folder_of_its_own_in_a_store():
+    files = {path.relative_to(SUITES).as_posix() for path in Path(str(SUITES)).rglob("*.toml")}
+    assert {f"{name}.toml" for name in shipped_suites()} == {
+        name for name in files if not name.endswith("common.toml")
+    }
+    read = {name: Suite.read(name) for name in shipped_suites()}
+    assert len({suite.name for suite in read.values()}) == len(read)
+    for path in BOARDS.glob("**/suite.toml"):  # a board keeps the text that it was published with
+        name = path.parent.relative_to(BOARDS).as_posix()
+        assert path.read_text() == text_of(name), f"{path} is not the suite {name}"
 
 
 def test_shifts_between_several_domains():

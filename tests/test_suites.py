@@ -3,7 +3,6 @@
 import json
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -15,23 +14,17 @@ from benchbench.launch.local import run_cells
 from benchbench.plan import Plan
 from benchbench.progress import Progress
 from benchbench.store import Store
-from benchbench.suite import Suite
+from benchbench.suite import Suite, shipped_suites, text_of
 from benchbench_files.layouts import LAYOUTS
 
-ROOT = Path(__file__).parent.parent / "leaderboards"
-FOLDERS = ("connect-not-collapse", "domainbed-folders", "targeted-augmentations", "u-wilds")
-SUITES = [
-    f"{folder}/{path.name}"
-    for folder in FOLDERS
-    for path in sorted((ROOT / folder).glob("*.toml"))
-    if not path.name.endswith("common.toml")
-]
+FOLDERS = ("connect-not-collapse/", "domainbed-folders/", "targeted-augmentations/", "u-wilds/")
+SUITES = [name for name in shipped_suites() if name.startswith(FOLDERS)]
 
 
 @pytest.mark.parametrize("name", SUITES)
 def test_without_data_every_cell_and_every_missing_file_is_told(name, tmp_path):
-    suite = Suite.read(str(ROOT / name))
-    words = ["run", str(ROOT / name), "--dry-run", "--data", str(tmp_path / "data"), "--store",
+    suite = Suite.read(name)
+    words = ["run", name, "--dry-run", "--data", str(tmp_path / "data"), "--store",
              str(tmp_path / "store")]  # fmt: skip
     result = CliRunner().invoke(main, words)
     lines = result.stdout.splitlines()
@@ -46,11 +39,11 @@ def test_without_data_every_cell_and_every_missing_file_is_told(name, tmp_path):
 
 def small(name: str) -> Suite:
     """The suite with a step for each stage, small images and a small network."""
-    fields = tomllib.loads((ROOT / name).read_text())
+    fields = tomllib.loads(text_of(name))
     if "extends" in fields:
-        common = tomllib.loads((ROOT / name).with_name(fields.pop("extends")).read_text())
+        common = tomllib.loads(text_of(fields.pop("extends")))
         fields = {**common, **fields, "stage": {**common["stage"], **fields.get("stage", {})}}
-    if "text-common" in (ROOT / name).read_text():
+    if "text-common" in text_of(name):
         fields["dataset"] = fields["dataset"].partition("(")[0] + "(length=16)"
         fields["encoder"] = "transformer(width=8, heads=2)"
     else:
@@ -95,7 +88,7 @@ def data(tmp_path_factory):
     return folder
 
 
-QUICK = ("targeted-augmentations/camelyon17.toml", "u-wilds/amazon.toml")
+QUICK = ("targeted-augmentations/camelyon17", "u-wilds/amazon")
 FIXTURES = [s for s in SUITES if "entity30" not in s and "cifar" not in s]  # the two need others'
 
 

@@ -1,5 +1,6 @@
 """What a board is made of: records, and what is known beside them."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,8 +109,8 @@ def expected_of(records: Iterable[Record]) -> Expected:
 
 def read_folder(folder: Path) -> tuple[Suite, list[Record], list[Cell]]:
     """What a folder with ``suite.toml`` and ``records/`` holds, and what its suite asks for."""
-    for name in ("suite.toml", "records"):
-        if not (folder / name).exists():
+    for name, there in (("suite.toml", Path.is_file), ("records", Path.is_dir)):
+        if not there(folder / name):
             raise BadInput(f"{folder} is no published board: it has no {name}")
     suite, records = Suite.read(str(folder / "suite.toml")), read_records(folder / "records")
     data = [record.data for record in records]
@@ -129,7 +130,7 @@ def of_folder(folder: Path) -> Source:
         tuple(records),
         read_if_there(folder / STALE, WHY_STALE),
         Truth.read(folder / NAME) if (folder / NAME).exists() else None,
-        lambda record: read_predictions(folder / "records" / record.file_name),
+        lambda record: read_predictions(folder / "records" / record.file_name, record),
         levels,
         read_reported(folder / REPORTED, expected.shifts),
         read_if_there(folder / CURVES, LOSSES),
@@ -137,13 +138,31 @@ def of_folder(folder: Path) -> Source:
     )
 
 
-def read_predictions(record: Path) -> Predictions:
-    """Of the file beside a record; nothing if there is none. BadInput if it is damaged."""
-    path = record.with_suffix(".safetensors")
+def whole(source: Source) -> Source:
+    """The source. BadInput if a record's predictions are damaged, also where no row needs them."""
+    for record in source.records:
+        source.predictions(record)
+    return source
+
+
+def read_predictions(place: Path, record: Record) -> Predictions:
+    """Of the file beside a record; nothing if there is none. BadInput if the record names others.
+
+    That is told by their sha256, whatever the damage.
+    """
+    if record.artifacts is None:
+        return {}
+    path = place.with_suffix(".safetensors")
     try:
-        return safetensors.numpy.load(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != record.artifacts.predictions_sha256:
+        raise BadInput(f"{path} holds other predictions than its record says")
+    try:
+        return safetensors.numpy.load(content)
     except Exception as error:  # a broken file raises half a dozen types
         raise BadInput(f"{path} does not hold predictions: {error}") from None
 
@@ -154,8 +173,7 @@ def read_reported(path: Path, shifts: Sequence[str]) -> tuple[Reported, ...]:
         return ()
     try:
         fields = toml_of(path.read_text(encoding="utf-8"), str(path))
-        text = json.dumps(fields, default=str)
-        every = REPORTS.validate_json(text, strict=True).get("reported", ())
+        every = REPORTS.validate_json(json.dumps(fields), strict=True).get("reported", ())
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not TOML: {error}") from None
     except ValidationError as error:

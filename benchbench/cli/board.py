@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from benchbench.cli.options import (
+    Place,
     data_option,
     device_option,
     make_plan,
     plugin_options,
+    published,
     store_option,
 )
 from benchbench.terms import HONEST, BadInput, Rule
@@ -36,14 +38,14 @@ def board_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def source_of(suite: str, rule: Rule | None, store: Path, data: Path, device: str) -> Source:
-    from benchbench.board.sources import of_folder
+    from benchbench.board.sources import of_folder, whole
     from benchbench.publish import of_plan
 
-    folder = Path(suite)
-    if folder.is_dir():
-        source = of_folder(folder)
+    if published(suite):
+        source = of_folder(Path(suite))
     else:
         source = of_plan(make_plan(suite, store, data, device))
+    source = whole(source)
     return replace(source, expected=replace(source.expected, rule=rule)) if rule else source
 
 
@@ -73,7 +75,7 @@ def leaderboard(
     from benchbench.publish import board_of_plan
 
     more = diagnostics_named(columns)
-    if Path(suite).is_dir():
+    if published(suite):
         told = render(board(source_of(suite, rule, store, data, device), more), form)
     else:
         plan = make_plan(suite, store, data, device)
@@ -87,7 +89,7 @@ def leaderboard(
 @click.option(
     "--to",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Place(file_okay=False, path_type=Path),
     help="The board's folder. Default: leaderboards/ and the suite's name.",
 )
 @store_option
@@ -103,7 +105,7 @@ def publish(suite: str, folder: Path | None, store: Path, data: Path, device: st
     from benchbench.publish import publish, regenerate
     from benchbench.suite import text_of
 
-    if Path(suite).is_dir():
+    if published(suite):
         if folder is not None:
             raise BadInput(
                 f"{suite} is a published board; it is written again where it is: leave out --to"

@@ -9,12 +9,14 @@ import click
 
 from benchbench.cli.connectivity import connectivity
 from benchbench.cli.options import (
+    Place,
     chosen_cells,
     data_option,
     device_option,
     make_plan,
     only_option,
     plugin_options,
+    published,
     store_option,
     written,
 )
@@ -53,7 +55,7 @@ diagnose.add_command(prediction)
 @click.option(
     "--out",
     metavar="FILE.svg",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Place(dir_okay=False, path_type=Path),
     help="Draw how far features tell the domains apart beside target accuracy.",
 )
 def features(
@@ -65,9 +67,8 @@ def features(
     """
     from benchbench.diagnose.table import features_table
 
-    folder = Path(suite)
-    if (folder / "records").is_dir():
-        records = published_records(folder, only)
+    if published(suite, "records"):
+        records = published_records(Path(suite), only)
     else:
         plan = make_plan(suite, store, data, device)
         records = diagnosed_records(plan, chosen_cells(plan, only))

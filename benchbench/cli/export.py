@@ -13,6 +13,7 @@ from benchbench.cli.options import (
     device_option,
     make_plan,
     plugin_options,
+    published,
     store_option,
 )
 from benchbench.terms import BadInput
@@ -74,6 +75,8 @@ def check_target(target: str) -> None:
     from benchbench.board.export import TABLES
 
     kind, colon, where = target.partition(":")
+    if "\0" in target:
+        raise BadInput(f"--to {target!r} is no place that a system has")
     if kind in TRACKERS and colon:
         if not where:
             raise BadInput(f"--to {target} says no place; write {kind}:PLACE")
@@ -86,7 +89,7 @@ def records_of(suite: str, store: Path, data: Path, device: str) -> tuple[list[R
     """Of a folder, or of what a store has of a suite; and what tells the losses of a stage."""
     from benchbench.record import read_records
 
-    if (Path(suite) / "records").is_dir():
+    if published(suite, "records"):
         return read_records(Path(suite) / "records"), lambda key: ()
     plan = make_plan(suite, store, data, device)
 

@@ -20,6 +20,7 @@ from benchbench.cli.data import data
 from benchbench.cli.diagnose import diagnose
 from benchbench.cli.export import export
 from benchbench.cli.options import (
+    Place,
     budget_option,
     catalog,
     chosen_cells,
@@ -33,6 +34,7 @@ from benchbench.cli.options import (
     plugin_options,
     store_option,
 )
+from benchbench.cli.output import guarded
 from benchbench.cli.search import search
 from benchbench.cli.store import store
 from benchbench.cli.submit import submit, verify
@@ -52,7 +54,12 @@ KINDS = ("datasets", "encoders", "augmentations", "objectives")
 
 
 class Main(click.Group):
-    """Bad input ends in one sentence and status 2; an interrupt in 130. A warning is a sentence."""
+    """Bad input, and what the system says of a file, end in one sentence and status 2; an interrupt
+    in 130. A warning is a sentence. Of full devices and closed pipes see `guarded`."""
+
+    def main(self, *args: Any, **how: Any) -> Any:
+        with guarded():
+            return super().main(*args, **how)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -61,8 +68,9 @@ class Main(click.Group):
                     f"benchbench: {message}", err=True
                 )
                 return super().invoke(ctx)
-        except BadInput as error:
-            told = "\n".join(map(visible, str(error).split("\n")))  # of strangers' words, too
+        except (BadInput, OSError) as error:
+            said = said_of(error) if isinstance(error, OSError) else str(error)
+            told = "\n".join(map(visible, said.split("\n")))  # of strangers' words, too
             click.echo(f"benchbench: {told}", err=True)
             sys.exit(2)
         except KeyboardInterrupt as interrupt:
@@ -73,12 +81,19 @@ class Main(click.Group):
             sys.exit(130)
 
 
+def said_of(error: OSError) -> str:
+    """Which file, and what the system says of it."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename} cannot be used: {reason}" if error.filename else reason
+
+
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="benchbench")
 def main() -> None:
     """Will it transfer? Contrastive pre-training against invariance methods under domain shift.
 
-    SUITE is the name of a shipped suite (quickstart, digits) or the path of a TOML file.
+    SUITE is the name of a shipped suite (quickstart, u-wilds/camelyon17; `benchbench list suites`)
+    or the path of a TOML file.
     """
 
 
@@ -99,14 +114,16 @@ main.add_command(compare)
 
 @main.command("list")
 @plugin_options
-@click.argument("kind", type=click.Choice(KINDS), required=False)
+@click.argument("kind", type=click.Choice((*KINDS, "suites")), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Everything that is known, for programs.")
 def list_(kind: str | None, as_json: bool) -> None:
-    """Show what the installed plugins offer, with every option and its default."""
+    """Show what the installed plugins offer, with every option and its default, and all suites."""
     from benchbench.spelling import spell
+    from benchbench.suite import shipped_suites
 
     known = catalog()
     chosen = [e for e in known.entries.values() if kind is None or f"{e.kind}s" == kind]
+    suites = shipped_suites() if kind in (None, "suites") else []
     if as_json:
         offers = [
             {
@@ -118,7 +135,8 @@ def list_(kind: str | None, as_json: bool) -> None:
             }
             for entry in chosen
         ]
-        click.echo(json.dumps({"offers": offers, **plugins_told(known)}, indent=1))
+        told = {"offers": offers, "suites": suites, **plugins_told(known)}
+        click.echo(json.dumps(told, indent=1))
         return
     for group in KINDS:
         members = [entry for entry in chosen if f"{entry.kind}s" == group]
@@ -127,6 +145,9 @@ def list_(kind: str | None, as_json: bool) -> None:
         for entry in sorted(members, key=lambda e: e.name):
             click.echo(f"  {spell(entry.name, entry.options)}")
             click.echo(f"      {entry.summary} [{entry.plugin.distribution}]")
+    if suites:
+        click.secho("suites", bold=True)
+        click.echo("\n".join(f"  {name}" for name in suites))
     for aside in known.aside:
         click.echo(f"{aside}", err=True)
 
@@ -394,7 +415,7 @@ def spelled(seconds: float) -> str:
 @click.argument("name")
 @click.option(
     "--into",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Place(file_okay=False, path_type=Path),
     default=Path(),
     help="The folder that gets the new one. Default: this one.",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from os import fsdecode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -19,9 +20,29 @@ if TYPE_CHECKING:
     from benchbench.plan import Plan
     from benchbench.suite import Cell
 
+
+class Place(click.Path):
+    """A path that this system can have: not empty, not too long, through no file and no loop."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        text = fsdecode(value)
+        try:
+            if not text:
+                self.fail("'' names no file and no folder", param, context)
+            Path(text).stat()
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:  # a ValueError of characters that no path has
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            self.fail(f"{text!r} cannot be used: {why}", param, context)
+        return super().convert(value, param, context)
+
+
 store_option = click.option(
     "--store",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Place(file_okay=False, path_type=Path),
     default=Path(".benchbench"),
     envvar="BENCHBENCH_STORE",
     show_default=True,
@@ -29,7 +50,7 @@ store_option = click.option(
 )
 data_option = click.option(
     "--data",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Place(file_okay=False, path_type=Path),
     default=Path("data"),
     envvar="BENCHBENCH_DATA",
     show_default=True,
@@ -142,6 +163,7 @@ def plugin_options(command: Callable[..., None]) -> Callable[..., None]:
             "--plugin",
             multiple=True,
             metavar="FILE.py",
+            type=Place(),
             expose_value=False,
             callback=kept,
             help="Load a plugin from a file, too. May be repeated.",
@@ -167,6 +189,13 @@ def catalog() -> Catalog:
     from benchbench.catalog import load
 
     return load(wanted())
+
+
+def published(suite: str, part: str = "") -> bool:
+    """Whether what a command calls SUITE is the folder of a board, or one with this part."""
+    with suppress(OSError, ValueError):  # of a name that no folder can have
+        return bool(suite) and Path(suite, part).is_dir()
+    return False
 
 
 def writable(folder: Path) -> None:

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from benchbench.cli.options import writable, written
+from benchbench.cli.options import (
+    Place,
+    writable,
+    written,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +25,10 @@ SHOWN = ("connectivity", "all four distances", "source accuracy")  # in the pict
 
 
 @click.command()
-@click.argument("folders", nargs=-1, metavar="[DIR]...", type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, metavar="[DIR]...", type=Place(path_type=Path))
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     help="A folder for the picture (prediction.svg) and the points (fit.json). Made if missing.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON, to keep.")

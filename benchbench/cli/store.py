@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from benchbench.cli.options import (
+    Place,
     chosen_cells,
     data_option,
     device_option,
@@ -126,7 +127,7 @@ def told(pieces: Sequence[Piece]) -> str:
 
 @store.command("export")
 @plugin_options
-@click.argument("archive", metavar="FILE.tar", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("archive", metavar="FILE.tar", type=Place(dir_okay=False, path_type=Path))
 @store_option
 @click.option("--records-only", is_flag=True, help="Leave out the trained stages.")
 @click.option("--suite", metavar="SUITE", help="Only what cells of this suite have; see --only.")
@@ -165,7 +166,7 @@ def export_(
 
 @store.command("import")
 @click.argument(
-    "archive", metavar="FILE.tar", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+    "archive", metavar="FILE.tar", type=Place(exists=True, dir_okay=False, path_type=Path)
 )
 @store_option
 def import_(archive: Path, store: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from benchbench.cli.options import (
+    Place,
     catalog,
     data_option,
     device_option,
@@ -35,7 +36,7 @@ LEVELS = ("claimed", "consistent", "re-probed", "reproduced")
 @plugin_options
 @click.argument("suite")
 @click.option(
-    "--out", required=True, metavar="FILE.tar", type=click.Path(dir_okay=False, path_type=Path)
+    "--out", required=True, metavar="FILE.tar", type=Place(dir_okay=False, path_type=Path)
 )
 @click.option(
     "--method",
@@ -52,7 +53,7 @@ LEVELS = ("claimed", "consistent", "re-probed", "reproduced")
     "--sign",
     "key",
     metavar="KEY",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Place(exists=True, dir_okay=False, path_type=Path),
     help="An SSH key, which signs the manifest by ssh-keygen.",
 )
 @store_option
@@ -106,11 +107,11 @@ def recorded(plan: Plan, methods: Sequence[str]) -> list[Record]:
 
 @click.command()
 @plugin_options
-@click.argument("bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("bundle", type=Place(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--board",
     metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=Place(exists=True, file_okay=False, path_type=Path),
     help="The board's folder, with suite.toml and truth.safetensors.",
 )
 @click.option("--level", type=click.Choice(LEVELS), default="consistent", show_default=True)
@@ -118,14 +119,14 @@ def recorded(plan: Plan, methods: Sequence[str]) -> list[Record]:
     "--allowed-signers",
     "signers",
     metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Place(exists=True, dir_okay=False, path_type=Path),
     help="Whose signatures count, as in ssh-keygen(1); a bundle without one is refused.",
 )
 @click.option("--seed", type=int, help="To reproduce with. Default: the one after those submitted.")
 @click.option(
     "--into",
     metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Place(file_okay=False, path_type=Path),
     help="Add what is accepted to this board.",
 )
 @click.option("--json", "as_json", is_flag=True)

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchbench.cli.bench import table
-from benchbench.cli.options import writable, written
+from benchbench.cli.options import (
+    Place,
+    writable,
+    written,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     help="A folder for pictures (SVG) and all figures (theory.json). Made if missing.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON, to keep.")

@@ -74,7 +74,7 @@ class Place:
         found = (p for p in self.folder.rglob("*") if p.is_file() and p.suffix not in PARTIAL)
         named = {p.relative_to(self.folder).as_posix(): p.read_bytes() for p in found}
         hidden = ("claims/", "/.", ".out")
-        return {n: content for n, content in named.items() if not any(h in n for h in hidden)}
+        return {n: content for n, content in named.items() if not any(h in f"/{n}" for h in hidden)}
 
     def partial(self) -> list[Path]:
         return [path for path in self.folder.rglob("*.part") if path.is_file()]
