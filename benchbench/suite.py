@@ -127,8 +127,8 @@ class Suite(Strict):
         if self.baseline is not None and self.baseline not in names:
             raise BadInput(f"baseline = {self.baseline!r}: {instead(self.baseline, names)}")
         if len(set(self.seeds)) < len(self.seeds):
-            twice = next(seed for seed in self.seeds if self.seeds.count(seed) > 1)
-            raise BadInput(f"seeds names a seed twice, {twice}")
+            again = next(seed for seed in self.seeds if self.seeds.count(seed) > 1)
+            raise BadInput(f"seeds names a seed twice, {again}")
         return tuple(methods)
 
     @property
