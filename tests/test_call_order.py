@@ -2,6 +2,7 @@
 sums in plain Python. The spies of `spies` write down what is done to them."""
 
 import math
+import shutil
 from dataclasses import replace
 from textwrap import dedent
 
@@ -261,6 +262,8 @@ def test_a_cell_of_two_stages_is_these_calls_in_this_order(tmp_path, monkeypatch
     assert [score.domain for score in record.scores] == ["left", "right"]
     assert [score.n for score in record.scores] == [4, 4]
     assert [snapshot.step for snapshot in record.snapshots] == [1]
+    for kind in ("features", "diagnostics"):
+        shutil.rmtree(plan.store.root / kind)
     _, again = executed(plan, cell)
     trained = [line for line in again if line.startswith(("step", "keep stages", "encoder, train"))]
     assert not trained, "what is in the store is not trained again"
@@ -309,8 +312,11 @@ def test_a_stage_that_begins_with_a_probe_gets_one_of_the_encoder_it_starts_from
         return sorted(z[:, 0].round().int().tolist())
 
     monkeypatch.setattr(benchbench.run, "probe", probe)
-    plan = spy_plan(SUITE.replace("begins='head'", "begins='probe'"), tmp_path, monkeypatch)
-    _, log = executed(plan, plan.cells[0])
+    text = SUITE.replace("begins='head'", "begins='probe'") + '[[method]]\nchain = ""\n'
+    plan = spy_plan(text, tmp_path, monkeypatch)
+    two_stages, untrained = plan.cells
+    executed(plan, untrained)  # whose features lie in the store, and are others
+    _, log = executed(plan, two_stages)
     rows = [(PACK.rows("left", split) + 1).tolist() for split in (TRAIN, VAL)]
     assert asked == [(*rows, pytest.approx(2 * 0.805 - 1, abs=1e-4))]
     place = log.index("second begins with [0.25, 0.25]")
