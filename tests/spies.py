@@ -153,7 +153,9 @@ class SpyStore(Store):
     def write(self, kind, key, tensors, note=None):
         done = f" of {int(tensors['done'])} steps" if kind == "checkpoints" else ""
         weight = tensors.get("encoder.matrix")
-        LOG.append(f"keep {kind}{done}" + (f", weight {weight.item():.4f}" if kind in STATES else ""))
+        LOG.append(
+            f"keep {kind}{done}" + (f", weight {weight.item():.4f}" if kind in STATES else "")
+        )
         return super().write(kind, key, tensors, note)
 
     def remove(self, kind, key):

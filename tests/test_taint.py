@@ -20,14 +20,18 @@ from benchbench.terms import TEST, TRAIN, VAL
 
 SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
 COLUMNS = ("inputs", "labels")
-SHIFT = [f"{d} {split} {column}" for d in ("left", "right") for split in SPLITS for column in COLUMNS]
+SHIFT = [
+    f"{d} {split} {column}" for d in ("left", "right") for split in SPLITS for column in COLUMNS
+]
 BESIDE = [f"odd {split} {column}" for split in SPLITS for column in COLUMNS]
 PLACES = [*([place] for place in SHIFT), BESIDE]  # each is spoilt in a run of its own
 CHOOSING = ("linear", "ridge", "knn")  # something on validation rows
 FITTED = ("prototype",)  # to training rows, with nothing chosen
 COARSE = ("pfa", "head")  # after so few steps they may predict the same of all rows
 OPTIONS = {"linear": "(penalties=7)", "ridge": "(penalties=7)"}
-TEXT = SUITE.partition("stage =")[0] + """
+TEXT = (
+    SUITE.partition("stage =")[0]
+    + """
 stage = { steps = 4, batch_size = 12, lr = 0.05, augmentation = "noise" }
 [[method]]
 name = "pre-training"
@@ -37,6 +41,7 @@ name = "supervised"
 chain = "erm"
 sees = "source"
 """
+)
 TEXT += "".join(
     f'[[method]]\nname = "{one}"\nchain = "dann(width=8)"\nreadout = "{one}{OPTIONS.get(one, "")}"\n'
     for one in (*CHOOSING, *FITTED, *COARSE)
@@ -60,7 +65,9 @@ MOVES = {  # every result, and what moves it: this, and nothing else but what MA
 }
 MAY = {
     **dict.fromkeys(("what is chosen", "source_val"), THROUGH_WEIGHTS),
-    **dict.fromkeys(("score on left", "score on right", "target_val"), THROUGH_WEIGHTS | SOURCE_VAL),
+    **dict.fromkeys(
+        ("score on left", "score on right", "target_val"), THROUGH_WEIGHTS | SOURCE_VAL
+    ),
     **dict.fromkeys(OF_FEATURES[:-1], SOURCE_VAL),  # by way of the penalty that is chosen
 }
 for domain in ("left", "right"):
