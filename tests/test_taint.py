@@ -28,7 +28,7 @@ PLACES = [*([place] for place in SHIFT), BESIDE]  # each is spoilt in a run of i
 CHOOSING = ("linear", "ridge", "knn")  # something on validation rows
 FITTED = ("prototype",)  # to training rows, with nothing chosen
 COARSE = ("pfa", "head")  # after so few steps they may predict the same of all rows
-OPTIONS = {"linear": "(penalties=7)", "ridge": "(penalties=7)"}
+OPTIONS = {"linear": "(penalties=7)", "ridge": "(penalties=7)"}  # few, which is enough and fast
 TEXT = (
     SUITE.partition("stage =")[0]
     + """
@@ -43,8 +43,8 @@ sees = "source"
 """
 )
 TEXT += "".join(
-    f'[[method]]\nname = "{one}"\nchain = "dann(width=8)"\nreadout = "{one}{OPTIONS.get(one, "")}"\n'
-    for one in (*CHOOSING, *FITTED, *COARSE)
+    f'[[method]]\nname = "{one}"\nchain = "dann(width=8)"\nreadout = "{one}{options}"\n'
+    for one, options in {**dict.fromkeys((*CHOOSING, *FITTED, *COARSE), ""), **OPTIONS}.items()
 )
 
 SOURCE_TRAIN = {"left train inputs", "left train labels"}
