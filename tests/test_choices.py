@@ -64,21 +64,21 @@ def right(name: str, value: float, rows: Features) -> float:
 
 
 READOUTS = {
-    "C": (linear(penalties=12), PATH),
-    "a": (ridge(penalties=12), PATH),
-    "k": (knn(k=(1, 3, 15, 59), temperature=10.0), (1, 3, 15, 59)),
+    "C": (lambda: linear(penalties=12), PATH),
+    "a": (lambda: ridge(penalties=12), PATH),
+    "k": (lambda: knn(k=(1, 3, 15, 59), temperature=10.0), (1, 3, 15, 59)),
 }
 
 
 @pytest.mark.parametrize("name", READOUTS)
 def test_the_setting_is_the_best_on_validation_rows_and_not_that_on_training_rows(name):
-    fit, settings = READOUTS[name]
+    make, settings = READOUTS[name]
     on_val = [right(name, value, VAL) for value in settings]
     on_train = [right(name, value, TRAIN) for value in settings]
     best = [value for value, share in zip(settings, on_val, strict=True) if share == max(on_val)]
     tempting = settings[on_train.index(max(on_train))]
     assert tempting not in best, "the training rows would have another chosen"
-    found = fit(TRAIN, VAL, TRAIN.z, 3)
+    found = make()(TRAIN, VAL, TRAIN.z, 3)
     assert found.selection == "source-val"
     assert found.chosen[name] in best
     assert found.chosen[name] not in (settings[0], settings[-1]), "nor is it an end of the list"
@@ -87,18 +87,20 @@ def test_the_setting_is_the_best_on_validation_rows_and_not_that_on_training_row
 
 
 @pytest.mark.parametrize(
-    ("fit", "name", "strongest"),
+    ("readout", "options", "name", "strongest"),
     [
-        (linear(penalties=12), "C", PATH[0]),
-        (ridge(penalties=12), "a", PATH[-1]),
-        (knn(k=(5, 1, 3)), "k", 5),
-        (knn(k=(3, 1, 5)), "k", 3),
+        (linear, {"penalties": 12}, "C", PATH[0]),
+        (ridge, {"penalties": 12}, "a", PATH[-1]),
+        (knn, {"k": (5, 1, 3)}, "k", 5),
+        (knn, {"k": (3, 1, 5)}, "k", 3),
     ],
 )
-def test_of_settings_that_are_all_right_the_strongest_or_the_first_is_chosen(fit, name, strongest):
+def test_of_settings_that_are_all_right_the_strongest_or_the_first_is_chosen(
+    readout, options, name, strongest
+):
     """All of them have every validation row right, as a readout of each alone shows."""
     train, val = far_apart(60), far_apart(45)
-    found = fit(train, val, train.z, 3)
+    found = readout(**options)(train, val, train.z, 3)
     assert found.chosen[name] == pytest.approx(strongest)
     assert (found.scores(val.z).argmax(1) == val.labels).all()
     if name == "C":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tiny import SUITE, make_plan, quiet
 
@@ -21,6 +21,7 @@ from benchbench.gather import everything, export_files, import_store
 from benchbench.record import read_record
 from benchbench.run import describe, execute
 from benchbench.store import Store
+from benchbench.terms import BadInput
 
 KEYS = ("a" * 64, "b" * 64)
 KINDS = ("stages", "features")
@@ -45,7 +46,7 @@ def content(value: int):
     return {"x": torch.full((2,), float(value))}, {"value": value}
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(actions=ACTIONS)
 def test_a_store_is_a_dict_that_makes_what_it_lacks(actions):
     """What is damaged is as what was never there; what cannot be made leaves nothing."""
@@ -130,6 +131,9 @@ def test_what_another_holds_is_waited_for_and_then_taken_over(tmp_path, monkeypa
     store, made = Store(tmp_path), []
     held = store.claims.take(KEYS[0], "the same work")
     assert store.claims.take(KEYS[0], "again") is None
+    with store.claims.take(KEYS[1], "something else"):
+        assert store.claims.living(KEYS[0]) and store.claims.living(KEYS[1])
+    assert store.claims.living(KEYS[0]) and not store.claims.living(KEYS[1])
 
     def want():
         store.once("features", KEYS[0], "work", lambda: (made.append(1), content(2))[1])
@@ -251,6 +255,14 @@ def test_a_store_that_does_not_write_leaves_nothing(tmp_path):
     Store(tmp_path).write("features", KEYS[0], *content(2))
     store.remove("features", KEYS[0])
     assert store.read("features", KEYS[0]).note == {"value": 2}
+
+
+def test_what_cannot_be_put_in_its_place_leaves_nothing_beside_it(tmp_path):
+    store = Store(tmp_path)
+    (tmp_path / "stages" / f"{KEYS[0]}.safetensors").mkdir(parents=True)
+    with pytest.raises(BadInput, match="cannot be written: Is a directory"):
+        store.write("stages", KEYS[0], *content(1))
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_a_note_is_guarded_as_the_tensors_are(tmp_path):

@@ -16,6 +16,7 @@ from benchbench.checks.subject import DOMAINS, bars
 from benchbench.data.pack import in_memory
 from benchbench.record import prediction_name
 from benchbench.run import execute, trained
+from benchbench.store import Store
 from benchbench.terms import TEST, TRAIN, VAL
 
 SPLITS = {"train": TRAIN, "val": VAL, "test": TEST}
@@ -144,3 +145,24 @@ def test_every_result_is_in_the_table(moved):
 def test_a_result_moves_with_what_it_may_rest_on_and_with_nothing_else(moved, result):
     may = MAY.get(result, set())
     assert moved[result] - may == MOVES[result] - may
+
+
+SHARED = TEXT.partition("[[method]]")[0].replace(
+    '["left > right"]', '["left > right", "right > left"]'
+)
+SHARED += 'readout = "prototype"\n[[method]]\nchain = ""\n[[method]]\nchain = "simclr(width=8)"\n'
+
+
+def test_what_cells_share_is_what_each_would_have_alone(tmp_path):
+    """Both ways share a pre-training and its features; cells of other data share but the store."""
+    folder, data = tmp_path / "suite", bars(20)
+    folder.mkdir()
+    plan = make_plan(SHARED, tmp_path / "shared", folder)
+    assert len(plan.cells) == 4
+    for number, places in enumerate(([], PLACES[0] + PLACES[6], PLACES[4] + PLACES[10])):
+        there = replace(plan, pack=in_memory(spoilt(data, places)))
+        for place, cell in enumerate(plan.cells):
+            alone = replace(there, store=Store(tmp_path / f"{number} {place}"))
+            found, wanted = (execute(cell, one, quiet) for one in (there, alone))
+            for part in ("scores", "validators", "diagnostics", "selection"):
+                assert getattr(found, part) == getattr(wanted, part), (part, str(cell), places)

@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from benchbench.contracts import DomainData
@@ -66,7 +66,7 @@ def epochs(pack, domain: str, seed: int, count: int, labelled=()) -> list[list[i
 SIZES = st.integers(7, 31)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@settings(max_examples=12, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(sizes=st.tuples(SIZES, SIZES), seed=st.integers(0, 2**40), unknown=st.sampled_from([0, 3]))
 def test_every_epoch_is_another_permutation_of_the_training_rows(sizes, seed, unknown):
     pack = pack_of(sizes, unknown)
@@ -80,7 +80,7 @@ def test_every_epoch_is_another_permutation_of_the_training_rows(sizes, seed, un
                 assert len({tuple(epoch) for epoch in found}) == 3
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(
     sizes=st.tuples(SIZES, SIZES, SIZES),
     batch=st.integers(3, 20),
