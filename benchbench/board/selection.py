@@ -37,12 +37,13 @@ def states_of(records: Sequence[Record]) -> list[State]:
 def chosen(states: Sequence[State], rule: Rule, held_out: HeldOut) -> State | None:
     """The state that the rule prefers, of equals the first; None if it cannot tell them apart.
 
-    Where there is nothing to choose, every rule chooses it.
+    Where there is nothing to choose, every rule chooses it; but ``last`` chooses the end of the
+    suite's own settings, draw 0, or nothing.
     """
-    if len(states) < 2:
-        return states[0] if states else None
     if rule == "last":
         return next((s for s in states if s.record.draw == 0 and s.step is None), None)
+    if len(states) < 2:
+        return states[0] if states else None
     worth = [(preference(state, rule, held_out), state) for state in states]
     known = [(value, state) for value, state in worth if value is not None]
     return max(known, key=lambda pair: pair[0])[1] if known else None

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from benchbench.catalog import EXPECTED, Catalog, Entry, Loader, Plugin, source_digest
 from benchbench.checks import augmentations, common, datasets, encoders, objectives
-from benchbench.checks.guard import guarded
+from benchbench.checks.guard import guarded, settings, tampered
 from benchbench.checks.subject import (
     Broken,
     CannotBuild,
@@ -76,8 +76,21 @@ class Check:
         return self.subject.entry
 
     def run(self) -> Outcome:
-        """An expected failure that does not happen is a failure."""
+        """An expected failure that does not happen is a failure.
+
+        So is a check after which a setting of the process, or a function that judges, is another.
+        """
+        before = settings()
         outcome = self._tried()
+        if name := tampered():
+            return Outcome(
+                "failed",
+                f"{name} is not what its source says: a plugin that was loaded has replaced it; "
+                "leave the core, torch and the standard library as they are",
+            )
+        changed = [what for what, value in settings().items() if before[what] != value]
+        if changed and self.test is not common.leaves_the_world_alone:  # which says more
+            return Outcome("failed", f"it changes {changed[0]}; leave settings to the user")
         if self.expected is None or outcome.status == "skipped":
             return outcome
         if outcome.status == "failed":

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import os
 import pickle
 import random
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchbench.checks.guard import settings
 from benchbench.checks.subject import (
     TASK,
     TEXTS,
@@ -194,12 +194,7 @@ def world() -> dict[str, object]:
     return {
         "the state of Python's random": random.getstate(),
         "the state of numpy.random": (name, bytes(np.asarray(words)), position),
-        "the number of torch's threads": torch.get_num_threads(),
-        "torch's default dtype": torch.get_default_dtype(),
-        "whether torch keeps gradients": torch.is_grad_enabled(),
-        "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
-        "the working directory": os.getcwd(),  # noqa: PTH109
-        "the environment": tuple(sorted(os.environ.items())),
+        **settings(),
     }
 
 
