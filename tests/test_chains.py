@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import Text
 
 from benchbench.estimate import Calibration, total
 from benchbench.run import execute
 from benchbench.terms import BadInput
 
-HEADER = """
+HEADER = Text("""
 name = "chains"
 dataset = "tiny"
 shifts = ["left > right"]
@@ -18,7 +19,7 @@ seeds = [0]
 encoder = "small_cnn(width=4)"
 precision = "fp32"
 stage = { steps = 4, batch_size = 12, lr = 0.01, augmentation = "noise", small = "shrink" }
-"""
+""")
 
 
 def cell_of(plan_of, method, header=HEADER):

@@ -91,9 +91,7 @@ def test_gradients_of_a_step_are_those_of_its_batch_alone():
     objective = Pull(encoder, PACK.task)
     feed = Feed(PACK, PACK.inputs, ("left",), (), 4, 0, torch.device("cpu"))
     budget = Budget(2, 4, LR, weight_decay=0.0, warmup=0.0, optimizer="sgd")
-    losses = train(
-        encoder, objective, Views(lambda x: x), feed, budget, 0, precision="fp32"
-    )
+    losses = train(encoder, objective, Views(lambda x: x), feed, budget, 0, precision="fp32")
     rates = [loop.learning_rate(budget, step) for step in range(2)]
     w = torch.tensor([1.0, 2.0])
     v = 2 * w

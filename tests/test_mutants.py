@@ -190,13 +190,18 @@ def forked(log: str, tests: list[str]) -> int:
             if all(Path(path).is_relative_to(ROOT) for path in ours):
                 status = pytest.main([*HOW, *tests])
             else:
-                print(f"what is tested is elsewhere: {ours}")
+                sys.stdout.write(f"what is tested is elsewhere: {ours}")
         except BaseException:
             traceback.print_exc()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+
+
+def told(number: int) -> None:
+    sys.stdout.write(f"{number}\n")
+    sys.stdout.flush()
 
 
 def serve() -> None:
@@ -206,9 +211,9 @@ def serve() -> None:
             import_module(name)
     for line in sys.stdin:
         child = forked(*json.loads(line))
-        print(child, flush=True)
+        told(child)
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        told(os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":

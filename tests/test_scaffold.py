@@ -14,7 +14,7 @@ from benchbench.suite import Suite
 
 def new(*words):
     result = CliRunner().invoke(main, ["new", *map(str, words)])
-    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert isinstance(result.exception, SystemExit | None)
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -46,7 +46,7 @@ def test_a_package_is_complete_and_named_throughout(kind, tmp_path):
     base = Suite.read("quickstart")
     assert suite.name == "great-idea"
     names = [method.name for method in suite.methods()]
-    assert set(names) > {m.name for m in base.methods()} or kind == "dataset"
+    assert set(names) > {m.name for m in base.methods()} or kind == "dataset", "it has its own"
     text = (folder / "suite.toml").read_text()
     assert "great_idea" in text and suite.baseline == "erm"
 

@@ -109,7 +109,9 @@ def test_predictions_of_every_state_are_kept(tuned):
     source = of_plan(plan)
     record = next(r for r in records if r.snapshots)
     kept = source.predictions(record)
-    for state in states_of([record]):
+    states = states_of([record])
+    assert [len(state.scores) for state in states] == [2, 2]
+    for state in states:
         for score in state.scores:
             predicted = kept[prediction_name(score.domain, state.step)]
             right = (predicted == source.truth.labels[score.domain]).mean()
