@@ -11,6 +11,7 @@ from tiny import SUITE, make_plan, quiet
 
 import benchbench.run as running
 from benchbench.board.statistics import Results, Stratum, compare, interval
+from benchbench.data.prepare import shortened
 from benchbench.features import Features
 from benchbench.launch.job import Task, attempt, check_same, failure
 from benchbench.launch.ranks import alone
@@ -226,6 +227,22 @@ def test_rows_are_counted_that_a_readout_alone_sees(plan_of):
     assert (data.n_labelled, data.n_unlabelled) == (72, 0)
 
 
+def test_a_shift_that_cannot_be_scored_is_refused_before_training(plan_of):
+    plan = plan_of(SUITE)
+    plan.check(plan.cells[0])
+    right = plan.pack.domains == plan.pack.domain_names.index("right")
+    pack = replace(plan.pack, split=plan.pack.split.where(~right, 0))
+    with pytest.raises(BadInput, match="domain 'right' has no labelled test rows"):
+        replace(plan, pack=pack).check(plan.cells[0])
+
+
+@pytest.mark.parametrize("number", [2**31 - 1, 1 - 2**31, 2**31, -(2**31), 2**40])
+def test_a_column_is_shortened_where_32_bits_hold_it(number):
+    short = shortened(torch.tensor([0, number]))
+    assert short.tolist() == [0, number]
+    assert (short.dtype == torch.int32) == (abs(number) < 2**31)
+
+
 def test_a_claim_says_how_far_its_stage_is():
     told = []
     claim = SimpleNamespace(tell=lambda step, steps: told.append((step, steps)))
@@ -277,7 +294,11 @@ def test_degrees_of_freedom_are_at_most_those_of_all_seeds():
     joined = np.ones((2, 2), dtype=bool)
     a = Results(values, (), joined)
     b = Results(np.full((2, 2), 0.4), (), joined)
-    assert compare(a, b).df == pytest.approx(2)  # 2 shifts × (2 − 1)
+    told = compare(a, b)
+    assert told.df == pytest.approx(2)  # 2 shifts × (2 − 1)
+    error = np.sqrt(0.1**2 + 0.09**2) / 2  # of each shift's seeds, as if they did not cancel
+    half = stats.t.ppf(0.975, 2) * error
+    assert (told.low, told.high) == pytest.approx((0.1 - half, 0.1 + half))
 
 
 def test_rows_are_drawn_with_an_unbiased_variance():

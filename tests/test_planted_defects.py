@@ -1088,11 +1088,11 @@ def healthy_bars(root):
 
 
 NOT_OF = {  # checks that do not apply, by what was planted in
-    "Spread": set(),
+    "Spread": {"predicts"},
     "Labelled": set(),
     "Plain": set(),
     "Dim": set(),
-    "healthy_bars": set(),
+    "healthy_bars": {"units_apart"},
 }
 
 

@@ -766,14 +766,13 @@ def shown(browser, template, tmp_path):
 
 
 FIRST_BODY = "[...document.querySelectorAll('#board tbody')][0]"
-COLUMN = (
-    f"[...{FIRST_BODY}.rows].filter(r => !r.matches('.group')).map(r => r.cells[COLUMN].dataset.v)"
-)
+ROWS = f"[...{FIRST_BODY}.rows].filter(r => !r.matches('.group'))"
 MEAN = "#board thead th:nth-child(3)"
 
 
 def column(browser, number):
-    return [float(v) if v else None for v in browser.run(COLUMN.replace("COLUMN", str(number)))]
+    values = browser.run(f"{ROWS}.map(r => r.cells[{number}].dataset.v)")
+    return [float(v) if v else None for v in values]
 
 
 def last_are_unknown(values, falling):

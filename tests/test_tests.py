@@ -52,7 +52,7 @@ SURE = {  # tests whose checks are in loops and branches of data, and why one of
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def tests() -> Iterator[tuple[Path, ast.FunctionDef]]:
+def every_test() -> Iterator[tuple[Path, ast.FunctionDef]]:
     for path, tree in TREES.items():
         for node in ast.walk(tree):
             if isinstance(node, FUNCTIONS) and node.name.startswith("test_"):
@@ -175,7 +175,7 @@ def place(path: Path, node: ast.AST) -> str:
 def test_every_test_checks_something():
     silent = [
         place(path, test)
-        for path, test in tests()
+        for path, test in every_test()
         if test.name not in SURE and not reader(path, test).checks(test)
     ]
     assert silent == []
@@ -183,7 +183,7 @@ def test_every_test_checks_something():
 
 def test_no_test_passes_because_its_data_are_none():
     """Where all asserts are in branches and loops, one of them is reached for certain."""
-    maybe = {test.name: place(path, test) for path, test in tests()
+    maybe = {test.name: place(path, test) for path, test in every_test()
              if not reader(path, test).always(test.body)}  # fmt: skip
     assert sorted(where for name, where in maybe.items() if name not in SURE) == []
     assert sorted(SURE.keys() - maybe.keys()) == [], "these need no excuse any more"
