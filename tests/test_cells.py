@@ -186,6 +186,67 @@ def test_predictions_that_are_not_finite_are_no_score(plan_of):
     assert failure(ValueError("x")) == "failed"
 
 
+def test_groups_are_those_of_the_test_rows_whose_label_is_known(plan_of):
+    plan = plan_of(SUITE)
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.randint(-1, 2, plan.pack.labels.shape, generator=generator)
+    labels = plan.pack.labels.clone()
+    labels[torch.rand(labels.shape, generator=generator) < 0.3] = -1
+    pack = replace(
+        plan.pack, labels=labels, groups=groups, group_names=("one", "other"), metric="worst_group"
+    )
+    z = {}
+    for number, domain in enumerate(pack.domain_names):
+        rows = pack.domains == number
+        z[domain] = Features(torch.rand(int(rows.sum()), 3, generator=generator), labels[rows])
+    (_, target), predictions = score(plan.cells[0], Fitted(lambda z: z, "last"), z, pack)
+    rows = pack.rows("right", 2)
+    by_group = {"one": [], "other": []}
+    for row, guess in zip(rows.tolist(), predictions["right"].tolist(), strict=True):
+        if labels[row] >= 0 and groups[row] >= 0:
+            by_group[pack.group_names[groups[row]]].append(guess == labels[row].item())
+    assert min(map(len, by_group.values())) > 2 and target.n < len(rows)
+    assert {g.group: g.n for g in target.groups} == {n: len(r) for n, r in by_group.items()}
+    expected = {name: np.mean(right) for name, right in by_group.items()}
+    assert {g.group: g.value for g in target.groups} == pytest.approx(expected)
+    assert target.value == pytest.approx(min(expected.values()))
+
+
+def test_a_probe_is_what_lp_ft_begins_with_also_after_a_head(plan_of):
+    """After a stage that leaves a head, too; and the rows of both stages are counted."""
+    text = SHORT.replace("lr = 1e-12", "lr = 0.01").replace("steps = 1", "steps = 4")
+    methods = """
+[[method]]
+chain = "erm"
+readout = ["head", "linear"]
+[[method]]
+chain = ["erm", { objective = "lp_ft", steps = 1, lr = 1e-12 }]
+readout = "head"
+"""
+    plan = plan_of(text.partition("[[method]]")[0] + methods)
+    head, linear, tuned = (execute(cell, plan, quiet) for cell in plan.cells)
+    told = [record.artifacts.predictions_sha256 for record in (head, linear, tuned)]
+    assert told[2] == told[1] != told[0]
+    assert [r.cost.images_seen for r in (head, tuned)] == [4 * 12, 4 * 12 + 12]
+
+
+def test_diagnostics_of_an_untrained_encoder_are_of_its_data(plan_of, monkeypatch):
+    """No stage is in its key, which would be another with other data."""
+    plan = plan_of(SUITE.replace('"simclr"', '""'))
+    (cell,) = plan.cells
+    execute(cell, plan, quiet)
+    z = {
+        domain: running.stored_features(plan.encoder_key(cell), domain, plan)
+        for domain in ("left", "right")
+    }
+    asked, real = [], running.diagnose
+    monkeypatch.setattr(running, "diagnose", lambda *of: asked.append(of) or real(*of))
+    diagnosed(cell, z, plan)
+    assert not asked, "they are kept"
+    diagnosed(cell, z, replace(plan, pack=replace(plan.pack, fingerprint="0" * 64)))
+    assert len(asked) == 1
+
+
 def test_diagnostics_are_of_source_and_target_in_this_order(ran, monkeypatch):
     plan, record = ran
     (cell,) = plan.cells

@@ -106,6 +106,25 @@ def test_a_record_without_a_score_replaces_nothing(plan_of, tmp_path):
     assert import_store(other, archive) == Taken(known=1)
 
 
+def test_a_record_under_the_name_of_another_is_left_out(plan_of, tmp_path):
+    """Of another suite by its folder, and of another cell by its name."""
+    plan = plan_of(SUITE)
+    (cell,) = plan.cells
+    plan.store.write_record(describe(cell, plan, "failed", "a reason"))
+    (path,) = plan.store.records("tiny").glob("*.json")
+    digits = path.stem[-12:]
+    for place in (
+        plan.store.records("other") / path.name,
+        path.with_name(path.name.replace(digits, digits[::-1])),
+    ):
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    export(plan.store, tmp_path / "a.tar", records_only=True)
+    taken = import_store(Store(tmp_path / "new"), tmp_path / "a.tar")
+    assert taken.records == 1 and len(taken.refused) == 2
+    assert all(text.endswith("is a record of something else") for text in taken.refused)
+
+
 def test_an_archive_names_no_time_and_no_user(plan_of, tmp_path):
     plan = plan_of(SUITE)
     run_cells(plan, plan.cells, Count())
