@@ -1,21 +1,63 @@
-"""What the tests share: a catalog with first-party plugins and a tiny dataset, and its plans."""
+"""What the tests share: a catalog with first-party plugins and a tiny dataset, and its plans.
+
+What is tested is this checkout, also by the processes that tests start. Where CI is set, a skip
+that `skips.toml` does not expect fails the run.
+"""
 
 import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; before torch is loaded
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import checkout  # before ours are imported
 import pytest
 from tiny import make_catalog, make_plan
 
+import benchbench
 from benchbench.catalog import Catalog
 
-ROOT = Path(__file__).parent.parent
+ROOT = checkout.ROOT
+EXPECTED_SKIPS = tomllib.loads((ROOT / "tests" / "skips.toml").read_text())["skip"]
+unexpected: list[str] = []  # skips of this run
+
+
+def pytest_configure():
+    if not Path(benchbench.__file__).is_relative_to(ROOT):
+        raise pytest.UsageError(f"{benchbench.__file__} would be tested, and not {ROOT}")
+
+
+def pytest_runtest_logreport(report):
+    note_skip(report)
+
+
+def pytest_collectreport(report):
+    note_skip(report)
+
+
+def note_skip(report) -> None:
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    said = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not any(report.nodeid.startswith(s["test"]) and s["said"] in said for s in EXPECTED_SKIPS):
+        unexpected.append(f"{report.nodeid}: {said}")
+
+
+def pytest_sessionfinish(session):
+    if unexpected and os.environ.get("CI") and "PYTEST_XDIST_WORKER" not in os.environ:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    if unexpected and os.environ.get("CI"):
+        terminalreporter.section("skips that tests/skips.toml does not expect")
+        for line in unexpected:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +94,9 @@ def wheel(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def fresh(tmp_path) -> Callable[..., Path]:
+def fresh(tmp_path, monkeypatch) -> Callable[..., Path]:
     """Makes an empty environment, installs wheels or folders into it, and returns its ``bin``."""
+    monkeypatch.delenv("PYTHONPATH")  # what is installed is tested, and not the checkout
 
     def make(*projects: Path) -> Path:
         environment = tmp_path / "environment"

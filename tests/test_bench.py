@@ -41,12 +41,21 @@ def job(catalog) -> Job:
     return replace(made, dataset=catalog.resolve("dataset", "tiny"))
 
 
-def test_the_parts_of_a_step_make_it_up(catalog):
+def test_every_part_of_a_step_takes_some_time(catalog):
     report = measure(catalog, MACHINE, "small_cnn@32", 64, rounds=1, steps=12)
     parts = [getattr(report, part) for part in PARTS]
-    assert min(parts) > 0
-    assert sum(parts) == pytest.approx(report.step, rel=0.3)
-    assert max(report.forward, report.backward) > report.gather
+    assert min(parts) > 0 and report.step > 0
+
+
+def test_the_parts_of_a_step_make_it_up(monkeypatch):
+    """By a clock of our own: what is between two laps belongs to the second."""
+    clock = map(float, [0, 1, 3, 6, 10, 15])
+    monkeypatch.setattr("benchbench.bench.step.now", lambda machine: next(clock))
+    laps = Laps(MACHINE)
+    for part in ("gather", "views", "forward", "gather", "views", "forward"):
+        laps(part)
+    told = {part: spans for part, spans in laps.spans.items() if spans}
+    assert told == {"views": [1, 4], "forward": [2, 5], "gather": [3]}
 
 
 def test_a_lap_after_a_pause_is_not_counted(monkeypatch):

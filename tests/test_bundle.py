@@ -206,6 +206,14 @@ ARCHIVES = {
     "without its end": (lambda files: tar_of(files)[:-BLOCK], "it was cut off"),
     "something after the end": (lambda files: tar_of(files) + b"x", "something after the end"),
     "zeros after the end": (lambda files: tar_of(files) + b"\0" * 10240, "something after the end"),
+    "a byte in the padding of the end": (
+        lambda files: tar_of(files)[:-1] + b"x", "something after the end"
+    ),
+    "names that differ in capitals": (
+        lambda files: tar_of({**files, **dict.fromkeys(
+            (f"records/{a}--b--0--0123456789ab.json" for a in "aA"), b"{}")}),
+        "it has records/[aA]--b--0--0123456789ab.json twice",
+    ),
     "two archives": (lambda files: tar_of(files) * 2, "something after the end"),
     "something between files": (between, "there is something between .* and the file after it"),
 }  # fmt: skip

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import Text
 
 from benchbench.estimate import Calibration, total
 from benchbench.features import extract
@@ -14,7 +15,7 @@ from benchbench.run import execute
 from benchbench.terms import BadInput
 from benchbench.train import below
 
-HEADER = """
+HEADER = Text("""
 name = "chains"
 dataset = "tiny"
 shifts = ["left > right"]
@@ -22,7 +23,7 @@ seeds = [0]
 encoder = "small_cnn(width=4)"
 precision = "fp32"
 stage = { steps = 4, batch_size = 12, lr = 0.01, augmentation = "noise", small = "shrink" }
-"""
+""")
 
 
 def cell_of(plan_of, method, header=HEADER):

@@ -1,16 +1,19 @@
 """Stores that share no folder."""
 
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from test_run import METHODS, Count, lasting, run_all
+from tiny import SUITE
 
 from benchbench.cli import main
-from benchbench.gather import everything, export_files, import_store
+from benchbench.gather import Taken, everything, export_files, import_store
 from benchbench.launch.local import run_cells
 from benchbench.record import read_records
+from benchbench.run import describe
 from benchbench.store import Store
 from benchbench.suite import chosen
 from benchbench.terms import BadInput
@@ -80,10 +83,60 @@ def test_what_is_no_archive_is_told(tmp_path):
 
 
 def test_a_record_without_a_score_replaces_nothing(plan_of, tmp_path):
-    plan, archive = plan_of(METHODS.replace("simclr", "unstable(error='bad')")), tmp_path / "x.tar"
-    (cell,) = [c for c in plan.cells if str(c).startswith("unstable(error='bad') · left > right")]
+    """Of one cell there is a scored record here, a failed one there, and a later failed one."""
+    plan, archive = plan_of(SUITE), tmp_path / "x.tar"
+    (cell,) = plan.cells
+    for number, reason in enumerate(("a first reason", "a second reason")):
+        failed = Store(tmp_path / f"failed-{number}")
+        failed.write_record(describe(cell, plan, "failed", reason))
+        export(failed, tmp_path / f"{number}.tar", records_only=True)
     run_cells(plan, [cell], Count())
     export(plan.store, archive, records_only=True)
+    scored = plan.record(cell)
+    assert scored.status == "scored"
+    assert import_store(plan.store, tmp_path / "0.tar") == Taken(known=1)
+    assert plan.record(cell) == scored
     other = Store(tmp_path / "other")
+    stem = plan.stem(cell)
+    assert import_store(other, tmp_path / "0.tar").records == 1
+    assert import_store(other, tmp_path / "1.tar") == Taken(known=1)
+    assert other.record("tiny", stem).reason == "a first reason"
     assert import_store(other, archive).records == 1
-    assert import_store(other, archive).known == 1
+    assert other.record("tiny", stem) == scored, "a score takes the place of a failure"
+    assert import_store(other, archive) == Taken(known=1)
+
+
+def test_a_record_under_the_name_of_another_is_left_out(plan_of, tmp_path):
+    """Of another suite by its folder, and of another cell by its name."""
+    plan = plan_of(SUITE)
+    (cell,) = plan.cells
+    plan.store.write_record(describe(cell, plan, "failed", "a reason"))
+    (path,) = plan.store.records("tiny").glob("*.json")
+    digits = path.stem[-12:]
+    for place in (
+        plan.store.records("other") / path.name,
+        path.with_name(path.name.replace(digits, digits[::-1])),
+    ):
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    export(plan.store, tmp_path / "a.tar", records_only=True)
+    taken = import_store(Store(tmp_path / "new"), tmp_path / "a.tar")
+    assert taken.records == 1 and len(taken.refused) == 2
+    assert all(text.endswith("is a record of something else") for text in taken.refused)
+
+
+def test_an_archive_names_no_time_and_no_user(plan_of, tmp_path):
+    plan = plan_of(SUITE)
+    run_cells(plan, plan.cells, Count())
+    export(plan.store, tmp_path / "a.tar", records_only=False)
+    for path in everything(plan.store, records_only=False):
+        os.utime(path, (1, 1))
+        path.chmod(0o600)
+    export(plan.store, tmp_path / "b.tar", records_only=False)
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        facts = {(m.uid, m.gid, m.uname, m.gname, m.mtime, m.mode) for m in tar}
+    assert facts == {(0, 0, "", "", 0, 0o644)}
+    other = Store(tmp_path / "other")
+    assert import_store(other, tmp_path / "a.tar") == Taken(records=1, stages=1)
+    assert import_store(other, tmp_path / "a.tar") == Taken(known=2)

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 from markdown_it import MarkdownIt
-from test_site import ATTACKS, Words, crowded, kinds, template  # noqa: F401
+from test_site import ATTACKS, Words, boards_of, crowded, kinds, template  # noqa: F401
 
 from benchbench.board import inert
 from benchbench.board.compare import compared
@@ -18,7 +18,7 @@ from benchbench.board.text import as_csv, as_json, latex, markdown
 FORMULAS = ("=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1,1)", "\t=1", "\r=1")
 EVERY = (*ATTACKS, *FORMULAS)
 HARMLESS = "x"
-every_attack = pytest.mark.parametrize("attack", EVERY, ids=range(len(EVERY)))
+every_attack = boards_of(EVERY)
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +37,22 @@ def shape(text):
 
 
 @every_attack
-def test_markdown_has_the_elements_it_has_for_harmless_names(attack, template, plain):  # noqa: F811
-    text = markdown(board(crowded(template, Words(attack))))
+def test_markdown_has_the_elements_it_has_for_harmless_names(said, harmless, template, plain):  # noqa: F811
+    text = markdown(board(crowded(template, said)))
     assert not hidden(text)
     assert shape(text) == shape(markdown(plain))
 
 
 @every_attack
-def test_latex_has_the_commands_and_cells_it_has_for_harmless_names(attack, template, plain):  # noqa: F811
-    text = latex(board(crowded(template, Words(attack))))
+def test_latex_has_the_commands_and_cells_it_has_for_harmless_names(
+    said,
+    harmless,
+    template,  # noqa: F811
+    plain,
+):
+    text = latex(board(crowded(template, said)))
     assert not hidden(text)
-    known = {*re.findall(r"\\[A-Za-z]+", latex(plain))} | {*re.findall(r"\\[A-Za-z]+", said())}
+    known = {*re.findall(r"\\[A-Za-z]+", latex(plain))} | {*re.findall(r"\\[A-Za-z]+", written())}
     assert {*re.findall(r"\\[A-Za-z]+", text)} <= known
     assert text.count(r"\\") == latex(plain).count(r"\\")
     bare = re.sub(r"\\.", "", text)
@@ -56,28 +61,35 @@ def test_latex_has_the_commands_and_cells_it_has_for_harmless_names(attack, temp
     assert not set("#%^~") & set(bare) and bare.count("$") % 2 == 0
 
 
-def said():
+def written():
     """All that escaping may write."""
     return "".join(inert.LATEX.values())
 
 
 @every_attack
-def test_csv_has_no_formula_and_as_many_cells(attack, template, plain):  # noqa: F811
-    lines = list(csv.reader(io.StringIO(as_csv(board(crowded(template, Words(attack)))))))
+def test_csv_has_no_formula_and_as_many_cells(said, harmless, template, plain):  # noqa: F811
+    lines = list(csv.reader(io.StringIO(as_csv(board(crowded(template, said))))))
     same = list(csv.reader(io.StringIO(as_csv(plain))))
     assert [*map(len, lines)] == [*map(len, same)]
     for cell in (cell for line in lines for cell in line):
         assert not hidden(cell)
-        assert cell[:1] not in ("=", "@", "+") and (cell[:1] != "-" or float(cell) <= 0)
+        assert cell[:1] not in ("=", "@", "+")
+        if cell[:1] == "-":
+            assert float(cell) <= 0
 
 
 @every_attack
-def test_what_a_terminal_gets_has_no_escapes(attack, template):  # noqa: F811
-    source = crowded(template, Words(attack))
+def test_what_a_terminal_gets_has_no_escapes(said, harmless, template):  # noqa: F811
+    source = crowded(template, said)
     one, other = source.expected.methods[:2]
     assert not hidden(compared(source, one, other, as_json=False))
     made = board(source)
     assert not hidden(as_json(made)), "JSON escapes what is below a blank"
+
+
+def test_a_cell_that_is_a_formula_is_a_text():
+    cells = [inert.csv_cell(formula) for formula in FORMULAS]
+    assert [cell[0] for cell in cells] == ["'"] * len(FORMULAS)
 
 
 def test_text_that_is_shown_whole_is_left_alone():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from test_run import METHODS, Count, lasting, run_all
-from tiny import SUITE
+from tiny import SUITE, Text
 
 from benchbench.catalog import Wanted
 from benchbench.claims import Claims
@@ -22,7 +22,7 @@ from benchbench.record import read_records
 from benchbench.suite import Suite
 from benchbench.terms import BadInput
 
-DIGITS = """
+DIGITS = Text("""
 name = "few"
 dataset = "digits"
 shifts = ["scans > photos"]
@@ -37,7 +37,7 @@ readout = ["linear", "knn"]
 chain = "erm"
 sees = "source"
 readout = "head"
-"""
+""")
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import SUITE, quiet
+from tiny import SUITE, Text, quiet
 
 from benchbench.diagnose.geometry import diagnose
 from benchbench.estimate import Calibration, total
@@ -24,7 +24,7 @@ from benchbench.run import diagnosed, execute, stored_features
 from benchbench.terms import BadInput
 from benchbench.validators import in_common
 
-METHODS = """
+METHODS = Text("""
 name = "tiny"
 dataset = "tiny"
 shifts = ["left > right", "right > left", "left > odd"]
@@ -52,7 +52,7 @@ chain = "erm"
 sees = "target"
 labels = "target"
 readout = "head"
-"""
+""")
 
 
 class Count:

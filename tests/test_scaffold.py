@@ -14,7 +14,7 @@ from benchbench.suite import Suite
 
 def new(*words):
     result = CliRunner().invoke(main, ["new", *map(str, words)])
-    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert isinstance(result.exception, SystemExit | None)
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -46,7 +46,7 @@ def test_a_package_is_complete_and_named_throughout(kind, tmp_path):
     base = Suite.read("quickstart")
     assert suite.name == "great-idea"
     names = [method.name for method in suite.methods()]
-    assert set(names) > {m.name for m in base.methods()} or kind == "dataset"
+    assert set(names) > {m.name for m in base.methods()} or kind == "dataset", "it has its own"
     text = (folder / "suite.toml").read_text()
     assert "great_idea" in text and suite.baseline == "erm"
 
@@ -80,7 +80,7 @@ def test_nothing_is_overwritten(tmp_path):
 def test_a_file_where_the_folder_should_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     status, _, err = new("objective", "mine", "--into", tmp_path / "file" / "below")
-    assert status == 2 or "cannot be written" in err
+    assert status == 2 and "cannot be written" in err
 
 
 @pytest.mark.slow

@@ -35,6 +35,18 @@ def test_what_is_written_is_read_back(store):
     assert not list(store.root.rglob("*.part"))
 
 
+def test_of_processes_that_train_together_one_writes(tmp_path):
+    """The others say what they would have written, and neither keep nor remove anything."""
+    first, second = Store(tmp_path), Store(tmp_path, writes=False)
+    digest = second.write("stages", "a" * 64, {"x": torch.ones(3)})
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert first.write("stages", "a" * 64, {"x": torch.ones(3)}) == digest
+    second.remove("stages", "a" * 64)
+    assert torch.equal(second.read("stages", "a" * 64).tensors["x"], torch.ones(3))
+    first.remove("stages", "a" * 64)
+    assert second.read("stages", "a" * 64) is None
+
+
 def test_what_several_want_is_made_once(store):
     made = []
 

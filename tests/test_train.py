@@ -119,6 +119,7 @@ def test_rows_and_views_do_not_depend_on_the_objective(setting):
         run.objective = Spy(reads, n_views)
         run.train()
         spies.append(run.objective.batches)
+    assert len(spies[0]) == BUDGET.steps
     for one, two, three in zip(*spies, strict=True):
         assert torch.equal(one.views[0], two.views[0]) and torch.equal(two.views[0], three.views[0])
         assert torch.equal(one.views[1], three.views[1])

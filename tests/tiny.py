@@ -16,7 +16,19 @@ from benchbench.progress import Progress
 from benchbench.store import Store
 from benchbench.suite import Suite
 
-SUITE = """
+
+class Text(str):
+    """A text of which nothing is replaced that is not there: a test would test something else."""
+
+    def replace(self, old: str, new: str, count: int = -1) -> "Text":
+        assert old in self, f"{old!r} is not in the text, and would be replaced by nothing"
+        return Text(super().replace(old, new, count))
+
+    def __add__(self, more: str) -> "Text":
+        return Text(super().__add__(more))
+
+
+SUITE = Text("""
 name = "tiny"
 dataset = "tiny"
 shifts = ["left > right"]
@@ -26,7 +38,7 @@ precision = "fp32"
 stage = { steps = 6, batch_size = 12, lr = 0.01, augmentation = "noise" }
 [[method]]
 chain = "simclr"
-"""
+""")
 
 
 def tiny(root, *, rows=40, seed=0):

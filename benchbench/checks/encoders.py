@@ -13,6 +13,7 @@ from benchbench.checks.subject import (
     Reader,
     Skip,
     Subject,
+    Trained,
     bars,
     close,
     packed,
@@ -123,7 +124,7 @@ def all_weights_learn(subject: Subject) -> None:
 
 def state_is_complete(subject: Subject) -> None:
     """A fresh encoder with a trained one's state dict computes the same."""
-    trained = short_run(subject.build, Reader, pack_for(subject))
+    trained = subject.trained(lambda: run(subject))
     fresh = built(subject, seed=1)
     missing = fresh.load_state_dict(trained.encoder.state_dict())
     assert not missing.missing_keys
@@ -138,7 +139,12 @@ def state_is_complete(subject: Subject) -> None:
 
 def resumes(subject: Subject) -> None:
     """Training interrupted at any step and resumed equals training without interruption."""
-    resumed_as_uninterrupted(subject.build, Reader, pack_for(subject))
+    whole = subject.left(lambda: run(subject))
+    resumed_as_uninterrupted(subject.build, Reader, whole, pack_for(subject))
+
+
+def run(subject: Subject) -> Trained:
+    return short_run(subject.build, Reader, pack_for(subject))
 
 
 def pack_for(subject: Subject) -> Pack:

@@ -17,6 +17,7 @@ from benchbench.checks.subject import (
     Probe,
     Skip,
     Subject,
+    Trained,
     bars,
     close,
     packed,
@@ -134,9 +135,9 @@ def input_unchanged(subject: Subject) -> None:
 def no_target_labels(subject: Subject) -> None:
     """An experiment: trained again with other target labels, it ends at the same weights."""
     pack = packed(bars())
-    honest = run(subject, pack)
+    honest = subject.left(lambda: run(subject))
     poisoned = run(subject, with_noise(pack, pack.domain_names[1]))
-    if not honest.same(poisoned):
+    if not honest.same(poisoned.left):
         raise Broken(
             "other labels in the target domain give other weights: target labels leak into "
             "training; read batch.labels and nothing else"
@@ -165,7 +166,8 @@ def no_undeclared(subject: Subject) -> None:
 
 def seeded(subject: Subject) -> None:
     """Training is a function of the seed: the same seed the same bits, another seed others."""
-    one, two, other = run(subject), run(subject), run(subject, seed=1)
+    one = subject.left(lambda: run(subject))
+    two, other = run(subject).left, run(subject, seed=1).left
     if not one.same(two):
         raise Broken(
             "two runs of one seed differ; draw with torch's generator alone, and keep no state "
@@ -175,18 +177,19 @@ def seeded(subject: Subject) -> None:
         raise Broken("the seed changes nothing; do not call torch.manual_seed")
 
 
-def run(subject: Subject, *args: Any, **options: Any) -> Any:
+def run(subject: Subject, *args: Any, **options: Any) -> Trained:
     return short_run(subject.probe, subject.build, *args, **options)
 
 
 def resumes(subject: Subject) -> None:
     """Training interrupted at any step and resumed equals training without interruption."""
-    resumed_as_uninterrupted(subject.probe, subject.build)
+    whole = subject.left(lambda: run(subject))
+    resumed_as_uninterrupted(subject.probe, subject.build, whole)
 
 
 def state_is_complete(subject: Subject) -> None:
     """A fresh objective with a trained one's state dict has the same loss."""
-    trained = run(subject)
+    trained = subject.trained(lambda: run(subject))
     fresh_encoder, fresh = built(subject, seed=1)
     fresh_encoder.load_state_dict(trained.encoder.state_dict())
     fresh.load_state_dict(trained.objective.state_dict())
@@ -247,17 +250,19 @@ def healthy(subject: Subject) -> None:
     """Sixty steps at a common learning rate leave finite losses and features that differ."""
     try:
         probe = DeepProbe if subject.probe is Probe else subject.probe
-        trained = short_run(probe, subject.build, steps=60, batch=24, lr=0.03)
+        trained = short_run(probe, subject.build, steps=subject.long, batch=24, lr=0.03)
     except Diverged as error:
-        raise Broken(f"{error} of 60; bound the loss, or normalise what it multiplies") from None
+        raise Broken(
+            f"{error} of {subject.long}; bound the loss, or normalise what it multiplies"
+        ) from None
     if trained.objective.encoder_lr == 0:
         raise Skip("encoder_lr is 0: the encoder is frozen")
     torch.manual_seed(derive_seed(0, "encoder"))
     before, alike = likeness(probe(TASK)), likeness(trained.encoder)
     if alike > COLLAPSED and 1 - alike < (1 - before) / 10:
         raise Broken(
-            f"the features collapse: after 60 steps two images have a cosine of {alike:.2f} in "
-            "the mean; repel different images, or stop the gradient on one branch"
+            f"the features collapse: after {subject.long} steps two images have a cosine of "
+            f"{alike:.2f} in the mean; repel different images, or stop the gradient on one branch"
         )
 
 

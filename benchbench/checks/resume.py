@@ -5,7 +5,7 @@ from collections.abc import Callable
 import safetensors.torch
 from torch import Tensor, nn
 
-from benchbench.checks.subject import STEPS, Broken, short_run
+from benchbench.checks.subject import STEPS, Broken, Left, short_run
 from benchbench.contracts import Objective, Task
 from benchbench.data.pack import Pack
 from benchbench.store import packed
@@ -15,10 +15,13 @@ from benchbench.train import Checkpoints
 def resumed_as_uninterrupted(
     make_encoder: Callable[[Task], nn.Module],
     make_objective: Callable[[nn.Module, Task], Objective],
+    whole: Left,
     pack: Pack | None = None,
 ) -> None:
-    """Broken if a run that goes on from a checkpoint differs in a bit from one that ran through."""
-    whole = short_run(make_encoder, make_objective, pack)
+    """Broken if a run that goes on from a checkpoint differs in a bit from one that ran through.
+
+    That is ``whole``.
+    """
     states: list[dict[str, Tensor]] = []
 
     def save(state: dict[str, Tensor]) -> None:
@@ -27,7 +30,7 @@ def resumed_as_uninterrupted(
     short_run(make_encoder, make_objective, pack, checkpoints=Checkpoints(save, every=-1.0))
     for done, state in list(enumerate(states, 1))[:: max(1, (STEPS - 1) // 3)]:
         resumed = short_run(make_encoder, make_objective, pack, resume=state)
-        if not resumed.same(whole):
+        if not resumed.left.same(whole):
             raise Broken(
                 f"a run that was interrupted after step {done} and resumed ends elsewhere; keep "
                 "counters, queues and momentum in parameters and persistent buffers, and let "

@@ -47,6 +47,7 @@ class Subject:
     entry: Entry
     root: Path  # where a dataset finds its files
     scratch: Path  # where the kit keeps what it decodes
+    long: int = 60  # steps of the check `healthy`
     cache: dict[str, Any] = field(default_factory=dict)
 
     def build(self, *supplied: Any, **options: Any) -> Any:
@@ -114,6 +115,20 @@ class Subject:
         """BadInput if the data break the contract of DomainData."""
         with unguarded():
             return prepare(data, Store(self.scratch), 0, lambda done, total: None)[0]
+
+    def left(self, run: Callable[[], "Trained"]) -> "Left":
+        """What ``run``, the honest short run of seed 0, leaves: made once for all checks."""
+
+        def made() -> Left:
+            self.cache["trained"] = run()
+            return self.cache["trained"].left
+
+        return self._kept("left", made)
+
+    def trained(self, run: Callable[[], "Trained"]) -> "Trained":
+        """Encoder and objective after the same run, for one check, which may change them."""
+        self.left(run)
+        return self.cache.pop("trained", None) or run()
 
     def _kept(self, name: str, make: Callable[[], Any]) -> Any:
         """What was made, or the error of the first try."""
@@ -260,24 +275,33 @@ def with_noise(pack: Pack, domain: str) -> Pack:
 
 
 @dataclass(frozen=True)
+class Left:
+    """What a run leaves, which nothing changes afterwards."""
+
+    losses: list[float]
+    state: dict[str, Tensor]
+
+    def same(self, other: "Left") -> bool:
+        """Bit for bit."""
+        pairs = zip(self.state.values(), other.state.values(), strict=True)
+        return repr(self.losses) == repr(other.losses) and all(
+            torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs
+        )
+
+
+@dataclass(frozen=True)
 class Trained:
-    """What a short run of the real training loop left."""
+    """Encoder and objective after a short run of the real training loop."""
 
     encoder: nn.Module
     objective: Objective
     losses: list[float]
 
     @property
-    def state(self) -> dict[str, Tensor]:
+    def left(self) -> Left:
         both = {f"encoder.{name}": t for name, t in self.encoder.state_dict().items()}
-        return both | {f"objective.{n}": t for n, t in self.objective.state_dict().items()}
-
-    def same(self, other: "Trained") -> bool:
-        """Bit for bit."""
-        pairs = zip(self.state.values(), other.state.values(), strict=True)
-        return repr(self.losses) == repr(other.losses) and all(
-            torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs
-        )
+        both |= {f"objective.{n}": t for n, t in self.objective.state_dict().items()}
+        return Left(self.losses, {name: tensor.clone() for name, tensor in both.items()})
 
 
 def short_run(

@@ -3,6 +3,7 @@
 import io
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -35,14 +36,30 @@ def test_a_step_asked_for_out_of_order_is_the_same(pack):
 
 
 def test_an_epoch_meets_every_training_row_once_and_no_other(pack):
-    for size in (24, 18):  # a divisor of the 72 rows of a domain, and a step that spans epochs
+    sizes = (24, 20, 67)  # a divisor of the 72 rows of a domain, and two whose steps span epochs
+    assert [72 % size == 0 for size in sizes] == [True, False, False]
+    for size in sizes:
         feed = Feed(pack, pack.inputs, ("left",), ("left",), size, 0, CPU)
         drawn = [tuple(image.flatten().tolist()) for s in range(12) for image in feed(s).inputs]
+        assert len(drawn) == 12 * size, "no batch is short"
         rows = pack.inputs[pack.rows("left", TRAIN)]
-        wanted = {tuple(image.flatten().tolist()) for image in rows}
-        assert set(drawn) == wanted
-        counts = Counter(drawn[: 72 * (len(drawn) // 72)])
-        assert set(counts.values()) == {len(drawn) // 72}
+        wanted = Counter(tuple(image.flatten().tolist()) for image in rows)
+        epochs = [drawn[start : start + 72] for start in range(0, len(drawn) - 71, 72)]
+        assert len(epochs) >= 3
+        assert all(Counter(epoch) == wanted for epoch in epochs)
+        assert all(one != other for one, other in pairwise(epochs)), "each in an order of its own"
+
+
+def test_two_domains_are_met_in_orders_of_their_own(pack):
+    """Of equal sizes: what is drawn of one is not what is drawn, by its place, of the other."""
+    feed = Feed(pack, pack.inputs, ("left", "right"), (), 24, 0, CPU)
+    places = []
+    for domain in range(2):
+        index = [feed._walk(domain, step) for step in range(6)]
+        order = {row: n for n, row in enumerate(pack.rows(("left", "right")[domain], 0).tolist())}
+        places.append([order[row] for rows in index for row in rows.tolist()])
+    assert sorted(places[0]) == sorted(places[1]) == list(range(72))
+    assert places[0] != places[1]
 
 
 def test_domains_are_met_equally_and_only_labelled_domains_show_labels(pack):

@@ -117,7 +117,7 @@ def test_row_07_a_disk_that_is_full_from_any_call_on_is_one_sentence(
     place, before, after = begun(place_of, name, address)
     for _ in disturbed(place, fault, 2, before, after):
         assert os.strerror(getattr(errno, fault)) in place.warm.said()
-    assert name == "fetch" or place.partial() == []
+    assert name == "fetch" or place.partial() == [], "what was fetched in part is gone on with"
 
 
 @pytest.mark.slow

@@ -252,7 +252,7 @@ def install(folder: Path, *names: str) -> dict[str, str]:
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
         (info / "entry_points.txt").write_text(f"[benchbench]\n{name} = {name}_module\n")
-    return {**os.environ, "PYTHONPATH": str(folder)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), os.environ["PYTHONPATH"]))}
 
 
 LIST = [sys.executable, "-m", "benchbench", "list"]

@@ -1,5 +1,6 @@
 """Rows 8 and 9: numbers that are none, and memory that ends. Each in a process of its own."""
 
+import re
 import resource
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def run_beside(warm, folder, does, **how):
 def test_row_08_features_that_are_infinite_are_no_score(warm, tmp_path):
     record = run_beside(warm, tmp_path / "x", "ruins the encoder")
     assert (record.status, record.scores) == ("diverged", ())
-    assert "finite" in record.reason or "nan" in record.reason
+    assert re.search("finite|nan", record.reason)
 
 
 @pytest.mark.parametrize("does", ["takes all memory", "takes all memory of Python"])

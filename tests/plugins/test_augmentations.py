@@ -281,7 +281,7 @@ def test_randaugment_deals_out_its_operations_evenly(n, monkeypatch):
         if n == 1:
             assert (digits.sum(0) == 2).all()
         applied += digits.sum(0)
-    assert (applied == applied[0]).all() or applied.std() < 0.1 * applied.mean()
+    assert applied.std() < 0.1 * applied.mean()
     few = torch.stack([augment(torch.zeros(3, 3, 1, 1))[:, 0, 0, 0] for _ in range(300)])
     assert len(few.unique()) >= 14
 
