@@ -17,6 +17,7 @@ from benchbench.launch.job import Task, attempt, check_same, failure
 from benchbench.launch.ranks import alone
 from benchbench.plan import build_augmentation, build_encoder, stage_seed
 from benchbench.readout import Fitted
+from benchbench.record import value_of
 from benchbench.run import describe, diagnosed, execute, score, told_to
 from benchbench.suite import TuneTable
 from benchbench.terms import BadInput
@@ -210,6 +211,7 @@ def test_groups_are_those_of_the_test_rows_whose_label_is_known(plan_of):
     expected = {name: np.mean(right) for name, right in by_group.items()}
     assert {g.group: g.value for g in target.groups} == pytest.approx(expected)
     assert target.value == pytest.approx(min(expected.values()))
+    assert value_of([target], "target") == target.value != target.accuracy
 
 
 def test_a_probe_is_what_lp_ft_begins_with_also_after_a_head(plan_of):

@@ -57,6 +57,42 @@ def test_another_machine_is_lost_when_it_was_not_heard_of_for_a_minute():
     assert Sign(**mine, seen=61.0).lost, "another process may have its number by now"
 
 
+def test_a_number_of_a_process_of_another_machine_says_nothing():
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    fields = {"work": "x", "step": 1, "steps": 2, "since": 0.0, "began_at": 0, "pid": gone.pid}
+    assert Sign(**fields, host=socket.gethostname(), seen=1.0).lost
+    assert not Sign(**fields, host="elsewhere", seen=1.0).lost
+
+
+def test_a_claim_says_now_and_then_how_far_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchbench.claims.BEAT_EVERY", 0.02)
+    claims = Claims(tmp_path)
+    with claims.held("key", "a stage") as claim:
+        claim.tell(7, 9)
+        for _ in range(500):
+            if claims.signs()["key"].step == 7:
+                break
+            time.sleep(0.02)
+        assert (claims.signs()["key"].step, claims.signs()["key"].steps) == (7, 9)
+
+
+def test_a_sign_of_a_clock_that_is_ahead_is_lost_a_minute_after_it_was_first_seen(
+    tmp_path, monkeypatch
+):
+    claims, now = Claims(tmp_path), [1000.0]
+    monkeypatch.setattr("benchbench.claims.time.monotonic", lambda: now[0])
+    claims.folder.mkdir(parents=True)
+    path = claims.folder / "key.json"
+    said = {"work": "x", "step": 1, "steps": 2, "since": 0.0, "began_at": 0, "pid": os.getpid()}
+    path.write_text(json.dumps({**said, "host": socket.gethostname()}))
+    os.utime(path, (time.time() + 5000,) * 2)
+    lost = []
+    for now[0] in (1000.0, 1059.0, 1061.0):
+        lost.append(claims.signs()["key"].lost)
+    assert lost == [False, False, True]
+
+
 def test_time_left_is_told_from_the_pace_so_far():
     sign = Sign("x", 30, 100, time.time() - 20, 10, "here", 1)
     assert 69 < sign.seconds_left < 72

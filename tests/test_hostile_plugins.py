@@ -62,7 +62,6 @@ SETTINGS = {  # of the process: what is changed, and what the check must say
     "torch.set_num_threads(3)": "the number of torch's threads",
     "torch.use_deterministic_algorithms(True)": "torch's deterministic mode",
     "torch.set_default_dtype(torch.float64)": "torch's default dtype",
-    "os.environ['PLANTED'] = '1'": "the environment",
     "os.chdir('/')": "the working directory",
 }
 HEAD = """

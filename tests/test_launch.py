@@ -92,6 +92,7 @@ def test_a_task_whose_process_dies_is_tried_three_times_and_the_others_go_on(pla
         run_tasks(plan, plan.cells, engine, audience)
     assert engine.left
 
+    assert TRIES == 3
     engine = Script(lambda task: "lost", slots=4)
     records = run_tasks(plan, plan.cells, engine, audience)
     assert [record.status for record in records] == ["failed"] * 18

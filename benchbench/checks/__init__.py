@@ -80,6 +80,7 @@ class Check:
 
         So is a check after which a setting of the process, or a function that judges, is another.
         """
+        warm_up()
         before = settings()
         outcome = self._tried()
         if name := tampered():
@@ -98,7 +99,6 @@ class Check:
         return Outcome("failed", f"it was expected to fail ({self.expected}), but passes")
 
     def _tried(self) -> Outcome:
-        warm_up()
         own = self.subject.root if self.entry.kind == "dataset" else None
         with guarded(own) as watch, warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import pickle
 import random
 from collections.abc import Callable
@@ -195,6 +196,7 @@ def world() -> dict[str, object]:
         "the state of Python's random": random.getstate(),
         "the state of numpy.random": (name, bytes(np.asarray(words)), position),
         **settings(),
+        "the environment": tuple(sorted(os.environ.items())),
     }
 
 

@@ -135,14 +135,13 @@ WRAPPERS = (CORE, "contextlib", "functools", "torch", "click")  # whose decorato
 
 
 def settings() -> dict[str, object]:
-    """What holds for the whole process, and no plugin changes."""
+    """What holds for the whole process, and no plugin changes; libraries change no such thing."""
     return {
         "the number of torch's threads": torch.get_num_threads(),
         "torch's default dtype": torch.get_default_dtype(),
         "whether torch keeps gradients": torch.is_grad_enabled(),
         "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
         "the working directory": os.getcwd(),  # noqa: PTH109
-        "the environment": tuple(sorted(os.environ.items())),
     }
 
 
