@@ -222,8 +222,8 @@ def momentum_without_gradient(subject: Subject) -> None:
             )
 
 
-def hands_on(subject: Subject) -> None:
-    """What it hands on has the state of the encoder, and asking for it changes nothing."""
+def trained_encoder(subject: Subject) -> None:
+    """``trained_encoder`` returns a module of the encoder's state dict, and changes nothing."""
     encoder, objective = built(subject)
     loss_of(encoder, objective, common.batch_for(objective)).backward()
     objective.after_step(encoder)
@@ -447,7 +447,7 @@ CHECKS = (
     resumes,
     state_is_complete,
     momentum_without_gradient,
-    hands_on,
+    trained_encoder,
     healthy,
     order_of_rows,
     any_size,

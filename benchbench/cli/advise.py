@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from benchbench.cli.meter import Measuring, meter_options
-from benchbench.cli.options import catalog, plugin_options, writable, written
+from benchbench.cli.options import Place, catalog, plugin_options, writable, written
 from benchbench.terms import COLOURS, CROPS, BadInput
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ OF_TEXTS = ("token_dropout", "span", "synonyms", "span | synonyms")
 @click.option(
     "--out",
     "-o",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Place(dir_okay=False, path_type=Path),
     default=Path("advice.html"),
     show_default=True,
     help="The page.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchbench.cli.options import catalog, data_option, plugin_options, store_option
+from benchbench.cli.options import Place, catalog, data_option, plugin_options, store_option
 from benchbench.terms import BadInput
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def verify(dataset: str, store: Path, data: Path) -> None:
 @click.option(
     "--out",
     "-o",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Place(dir_okay=False, path_type=Path),
     default=Path("sheet.png"),
     show_default=True,
     help="The sheet; it must not lie in a folder of the dataset, of which it would become a part.",

@@ -305,7 +305,8 @@ def _keep(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
 def told(broken: Mapping[int, BadInput]) -> None:
     """BadInput names the image of the first row, and counts the others."""
     if broken:
-        others = f"; nor can {len(broken) - 1} others" if len(broken) > 1 else ""
+        more = len(broken) - 1
+        others = f"; nor can {more} other{'s' * (more > 1)}" if more else ""
         raise BadInput(f"{broken[min(broken)]}{others}")
 
 

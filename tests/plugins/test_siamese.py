@@ -105,7 +105,7 @@ def test_moco_encodes_with_the_keys_branch_only_the_view_that_is_used():
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_dino_hands_on_its_teacher_and_the_others_the_encoder():
+def test_dino_is_read_off_its_teacher_and_the_others_off_the_encoder():
     for factory in (BYOL, MoCo, MoCoV3, SimSiam):
         encoder, objective = built(factory)
         assert objective.trained_encoder(encoder) is encoder
