@@ -11,7 +11,8 @@ from tiny import SUITE, make_plan, quiet
 
 import benchbench.run as running
 from benchbench.board.statistics import Results, Stratum, compare, interval
-from benchbench.data.prepare import shortened
+from benchbench.contracts import ImageFiles
+from benchbench.data.prepare import listed, shortened
 from benchbench.features import Features
 from benchbench.launch.job import Task, attempt, check_same, failure
 from benchbench.launch.ranks import alone
@@ -304,6 +305,14 @@ def test_a_column_is_shortened_where_32_bits_hold_it(number):
     short = shortened(torch.tensor([0, number]))
     assert short.tolist() == [0, number]
     assert (short.dtype == torch.int32) == (abs(number) < 2**31)
+
+
+def test_pixels_of_another_size_or_crop_lie_elsewhere(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    files = ImageFiles(tmp_path, ("a.png",), size=8)
+    others = [files, replace(files, size=9), replace(files, crop=12), replace(files, crop=13)]
+    assert len({listed(other, tmp_path) for other in others}) == 4
+    assert listed(replace(files), tmp_path) == listed(files, tmp_path)
 
 
 def test_a_claim_says_how_far_its_stage_is():
