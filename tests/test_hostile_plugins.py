@@ -33,7 +33,7 @@ ATTACKS = {  # of functions: what is replaced, and the name that the check must 
     ),
     "checks.CHECKS": f"benchbench.checks.CHECKS['objective'] = ({ALWAYS},)",
     "checks.subject.close": f"benchbench.checks.subject.close = {ALWAYS}",
-    "checks.subject.Trained.same": f"benchbench.checks.subject.Trained.same = {ALWAYS}",
+    "checks.subject.Left.same": f"benchbench.checks.subject.Left.same = {ALWAYS}",
     "checks.subject.short_run": f"benchbench.checks.subject.short_run = {ALWAYS}",
     "checks.objectives.short_run": f"benchbench.checks.objectives.short_run = {ALWAYS}",
     "checks.Check._tried": f"benchbench.checks.Check._tried = {ALWAYS}",

@@ -554,5 +554,5 @@ def test_bad_numbers_are_one_sentence(options, sentence):
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     result = run("--out", f"{tmp_path}/file/below")
-    said = f"benchbench: --out {tmp_path}/file/below cannot be written: Not a directory\n"
-    assert (result.exit_code, result.output) == (2, said)
+    said = f"Invalid value for '--out': '{tmp_path}/file/below' cannot be used: Not a directory\n"
+    assert result.exit_code == 2 and said in result.output

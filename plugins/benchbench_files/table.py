@@ -64,6 +64,8 @@ def table(
         model = Path(root) / tokenizer if tokenizer else None
         sources = (place, model) if model else sources
         train = [True] * len(rows) if columns.split is None else (columns.split == TRAIN).tolist()
+        if model is None and not any(train):
+            raise BadInput(f"{place}: no row's split is train, of which a vocabulary is learned")
         inputs, vocabulary = tokenized(
             [row.text["text"] for row in rows],
             length=length,
