@@ -500,12 +500,15 @@ def test_the_page_needs_nothing_else_explains_its_numbers_and_is_safe(meter):
     assert in_words(item).startswith("right: borderline; 60 % predicted (30 to 87) with noise")
 
 
-def test_what_it_cannot_tell_is_no_number_anywhere(meter):
-    """Three classes, where the fit has seen seven to ten: a reason in itself."""
+def test_what_it_cannot_tell_is_no_number_anywhere(meter, monkeypatch):
+    """Three classes, where the fit has seen seven to ten: a reason in itself. So are others."""
+    monkeypatch.setattr(advice, "doubts_of_classes", lambda *of: ["too few classes"])
     found = advise(meter, "tiny", ["left"], ["right"], ["noise", "none"], goal=0.8,
                    labels="source")  # fmt: skip
     (item,) = found.targets
     assert item.verdict == "cannot tell" and "the data have 3 classes" in item.reasons[0]
+    doubts = max(item.options, key=lambda option: option.accuracy).doubts
+    assert doubts and item.reasons[-len(doubts) - 1 :] == ("too few classes", *doubts)
     strange = tuple(replace(o, accuracy=0.4321, low=0.1234, high=0.8765) for o in item.options)
     item = replace(item, options=strange)
     found = replace(found, targets=(item,))

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny import make_plan
 
-from benchbench.board.consistent import _counted
+from benchbench.board.consistent import _counted, _foreign
 from benchbench.board.truth import Truth
 from benchbench.cli import main
 from benchbench.record import Data, read_records, record_of
@@ -121,6 +121,12 @@ def test_a_record_of_before_stays_the_record_that_it_was(wild):
     cell = next(cell for cell in plan.cells if str(cell.shift) == "zoo > park")
     told = describe(cell, plan)
     assert record_of(told.text().encode()) == told and told.data.unseen is not None
+    truth = Truth.of(plan.pack)
+    assert [*_foreign(told, cell, plan.suite, truth)] == []
+    fewer = told.data.unseen.model_copy(update={"classes": {"yak": 1}})
+    lie = told.model_copy(update={"data": told.data.model_copy(update={"unseen": fewer})})
+    (sentence,) = _foreign(lie, cell, plan.suite, truth)
+    assert sentence.startswith("its unseen is")
 
 
 def test_a_shift_that_names_a_domain_without_labels_is_refused_by_name(wild):
