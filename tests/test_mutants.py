@@ -167,11 +167,9 @@ OTHERS = (
     *("matplotlib.pyplot", "numpy", "pydantic", "safetensors.torch", "scipy.stats", "scipy.io"),
     *("sklearn.cluster", "sklearn.linear_model", "sklearn.metrics", "tabulate", "timm", "torch"),
     *("torch.distributed", "torchvision.transforms.v2", "PIL.Image", "jinja2", "filelock"),
+    *("hypothesis.strategies", "hypothesis.extra.numpy", "xdist.plugin", "click.testing"),
 )
-HOW = (  # rewriting asserts of plugins of pytest that are imported already is not ours
-    *("-x", "-q", "-p", "no:cacheprovider"),
-    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
-)
+HOW = ("-x", "-q", "-p", "no:cacheprovider", "--assert=plain")  # to rewrite asserts takes seconds
 
 
 def forked(log: str, tests: list[str]) -> int:
