@@ -282,13 +282,15 @@ def test_what_lies_outside_the_cells_of_the_fit_is_said(foretold):
     cells = told_on_boards()
     fitted = advice.Fitted.to([p for p, _ in cells])
     assert not any(fitted.outside(said, p.target) for p, said in cells), "its own cells"
-    highest = {name: max(p.values[name] for p, _ in cells) for name in NAMES}
     said = cells[0][1]
     for number, name in enumerate(NAMES):
-        ratios = [*said.log_ratios]
-        ratios[number] = highest[name] + 0.01
-        (doubt,) = fitted.outside(said.model_copy(update={"log_ratios": tuple(ratios)}), 0.5)
-        assert doubt.startswith(name) and said.augmentation in doubt
+        known = [p.values[name] for p, _ in cells]
+        for beyond in (max(known) + 0.01, min(known) - 0.01):
+            ratios = [*said.log_ratios]
+            ratios[number] = beyond
+            (doubt,) = fitted.outside(said.model_copy(update={"log_ratios": tuple(ratios)}), 0.5)
+            assert doubt.startswith(name) and said.augmentation in doubt
+    assert len(fitted.outside(said, 0.01)) == 1
     (doubt,) = fitted.outside(said, 0.95)
     assert "outside the accuracies" in doubt and "88%" in doubt
     assert all("95" not in doubt for doubt in fitted.outside(said, 0.95))
