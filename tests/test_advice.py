@@ -282,13 +282,15 @@ def test_what_lies_outside_the_cells_of_the_fit_is_said(foretold):
     cells = told_on_boards()
     fitted = advice.Fitted.to([p for p, _ in cells])
     assert not any(fitted.outside(said, p.target) for p, said in cells), "its own cells"
-    highest = {name: max(p.values[name] for p, _ in cells) for name in NAMES}
     said = cells[0][1]
     for number, name in enumerate(NAMES):
-        ratios = [*said.log_ratios]
-        ratios[number] = highest[name] + 0.01
-        (doubt,) = fitted.outside(said.model_copy(update={"log_ratios": tuple(ratios)}), 0.5)
-        assert doubt.startswith(name) and said.augmentation in doubt
+        known = [p.values[name] for p, _ in cells]
+        for beyond in (max(known) + 0.01, min(known) - 0.01):
+            ratios = [*said.log_ratios]
+            ratios[number] = beyond
+            (doubt,) = fitted.outside(said.model_copy(update={"log_ratios": tuple(ratios)}), 0.5)
+            assert doubt.startswith(name) and said.augmentation in doubt
+    assert len(fitted.outside(said, 0.01)) == 1
     (doubt,) = fitted.outside(said, 0.95)
     assert "outside the accuracies" in doubt and "88%" in doubt
     assert all("95" not in doubt for doubt in fitted.outside(said, 0.95))
@@ -500,12 +502,15 @@ def test_the_page_needs_nothing_else_explains_its_numbers_and_is_safe(meter):
     assert in_words(item).startswith("right: borderline; 60 % predicted (30 to 87) with noise")
 
 
-def test_what_it_cannot_tell_is_no_number_anywhere(meter):
-    """Three classes, where the fit has seen seven to ten: a reason in itself."""
+def test_what_it_cannot_tell_is_no_number_anywhere(meter, monkeypatch):
+    """Three classes, where the fit has seen seven to ten: a reason in itself. So are others."""
+    monkeypatch.setattr(advice, "doubts_of_classes", lambda *of: ["too few classes"])
     found = advise(meter, "tiny", ["left"], ["right"], ["noise", "none"], goal=0.8,
                    labels="source")  # fmt: skip
     (item,) = found.targets
     assert item.verdict == "cannot tell" and "the data have 3 classes" in item.reasons[0]
+    doubts = max(item.options, key=lambda option: option.accuracy).doubts
+    assert doubts and item.reasons[-len(doubts) - 1 :] == ("too few classes", *doubts)
     strange = tuple(replace(o, accuracy=0.4321, low=0.1234, high=0.8765) for o in item.options)
     item = replace(item, options=strange)
     found = replace(found, targets=(item,))

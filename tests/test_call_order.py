@@ -3,6 +3,7 @@ sums in plain Python. The spies of `spies` write down what is done to them."""
 
 import math
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from textwrap import dedent
 
@@ -271,6 +272,29 @@ def test_a_cell_of_two_stages_is_these_calls_in_this_order(tmp_path, monkeypatch
         "readout of weight 0.2200",
         "readout of weight 0.4100",
     ], "and the states that were kept are those that are read off"
+
+
+def test_what_is_kept_of_an_encoder_is_what_its_objective_hands_over(tmp_path, monkeypatch):
+    """One whose weight is more by 1. Training goes on with the one that was trained."""
+
+    def more(self, encoder):
+        other = deepcopy(encoder)
+        with torch.no_grad():
+            other.matrix += 1
+        return other
+
+    monkeypatch.setattr(SpyObjective, "trained_encoder", more)
+    plan = spy_plan(SUITE, tmp_path, monkeypatch)
+    _, log = executed(plan, plan.cells[0])
+    told = ("keep stages", "keep snapshots", "readout of")
+    assert [line for line in log if line.startswith(told)] == [
+        "keep snapshots, weight 1.9000",
+        "keep stages, weight 1.8050",
+        "keep snapshots, weight 2.7050",
+        "keep stages, weight 2.6100",
+        "readout of weight 2.2200",
+        "readout of weight 2.4100",
+    ]
 
 
 def test_a_ceiling_is_fitted_chosen_and_trained_on_the_target(tmp_path, monkeypatch):

@@ -305,6 +305,23 @@ def test_damaged_predictions_are_named_by_all_that_would_use_them(ran, folder, t
     assert board(of_folder(folder)).by_row
 
 
+def test_damaged_predictions_that_no_row_needs_are_named(ran, folder, tmp_path):
+    """Those of a method whose other seed is missing."""
+    store = tmp_path / "store"
+    shutil.copytree(ran.store.root, store)
+    plan = replace(ran, store=Store(store))
+    for records in (plan.store.records("tiny"), folder / "records"):
+        for path in records.glob("simclr*--0--*"):
+            path.unlink()
+        (path,) = records.glob("simclr*--1--*.safetensors")
+        DAMAGES["cut off"](path)
+    named = "holds other predictions than its record says"
+    with pytest.raises(BadInput, match=named):
+        board_of_plan(plan, plan.state())
+    done = CliRunner().invoke(main, ["leaderboard", str(folder)])
+    assert (done.exit_code, done.stdout) == (2, "") and named in done.stderr
+
+
 @pytest.mark.parametrize(
     "name",
     ["levels.json", "stale.json", "curves.json", "connectivity.json", "reported.toml",

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny import make_plan
 
-from benchbench.board.consistent import _counted
+from benchbench.board.consistent import _counted, _foreign
 from benchbench.board.truth import Truth
 from benchbench.cli import main
+from benchbench.data.pack import unseen
 from benchbench.record import Data, read_records, record_of
 from benchbench.terms import BadInput
 
@@ -83,9 +85,9 @@ def test_run_and_board_say_what_no_label_teaches_and_what_all_leaves_out(wild):
     assert f"S{WORDS[1:]}." in plain(out)
     records = read_records(wild / "store" / "records" / "wild")
     by_shift = {r.shift: r for r in records if r.method == "erm"}
-    unseen = by_shift["zoo > park"].data.unseen
-    assert (unseen.classes, unseen.n_classes, unseen.n) == ({"yak": 2, "zebra": 6}, 4, 16)
-    assert (unseen.n,) == tuple(s.n for s in by_shift["zoo > park"].scores if s.role == "target")
+    said = by_shift["zoo > park"].data.unseen
+    assert (said.classes, said.n_classes, said.n) == ({"yak": 2, "zebra": 6}, 4, 16)
+    assert (said.n,) == tuple(s.n for s in by_shift["zoo > park"].scores if s.role == "target")
     assert '"unseen"' not in by_shift["park > zoo"].text()
     (seen,) = (r.spec.chain[0].domains for r in records if r.method == "simclr"
                and r.shift == "zoo > park")  # fmt: skip
@@ -121,6 +123,14 @@ def test_a_record_of_before_stays_the_record_that_it_was(wild):
     cell = next(cell for cell in plan.cells if str(cell.shift) == "zoo > park")
     told = describe(cell, plan)
     assert record_of(told.text().encode()) == told and told.data.unseen is not None
+    more = replace(plan.pack, class_names=(*plan.pack.class_names, "gnu"))
+    assert unseen(more, ("zoo",), ("park",)) == told.data.unseen, "a gnu is nowhere"
+    truth = Truth.of(plan.pack)
+    assert [*_foreign(told, cell, plan.suite, truth)] == []
+    fewer = told.data.unseen.model_copy(update={"classes": {"yak": 1}})
+    lie = told.model_copy(update={"data": told.data.model_copy(update={"unseen": fewer})})
+    (sentence,) = _foreign(lie, cell, plan.suite, truth)
+    assert sentence.startswith("its unseen is")
 
 
 def test_a_shift_that_names_a_domain_without_labels_is_refused_by_name(wild):
