@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from click.testing import CliRunner
-from test_cli import SMALL
+from suites import SMALL
 from tiny import SUITE
 
 from benchbench import estimate

@@ -5,8 +5,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from audiences import Count, lasting, run_all
 from click.testing import CliRunner
-from test_run import METHODS, Count, lasting, run_all
+from suites import METHODS
 from tiny import SUITE
 
 from benchbench.cli import main

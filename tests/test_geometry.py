@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from audiences import quiet
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
-from tiny import make_plan, quiet
+from tiny import make_plan
 from trees import WILDS
 
 from benchbench.diagnose import geometry

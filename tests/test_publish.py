@@ -8,10 +8,9 @@ from statistics import mean
 
 import numpy as np
 import pytest
+from audiences import Silent
 from click.testing import CliRunner
 from scipy import stats
-from test_board import Silent
-from test_selection import tuned  # noqa: F401
 from tiny import SUITE, make_plan
 
 import benchbench.publish as publishing

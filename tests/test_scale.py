@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from audiences import quiet
 from click.testing import CliRunner, Result
-from tiny import make_plan, quiet
+from tiny import make_plan
 
 from benchbench.catalog import Catalog
 from benchbench.cli import main

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from audiences import Count, run_all
 from click.testing import CliRunner
-from test_run import Count, run_all
 from tiny import SUITE, make_plan
 
 from benchbench.cli import main

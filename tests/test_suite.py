@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from suites import FULL
 from tiny import SUITE
 
 from benchbench.suite import (
@@ -17,31 +18,6 @@ from benchbench.suite import (
 from benchbench.terms import BadInput
 
 BOARDS = Path(__file__).parent.parent / "leaderboards"
-
-FULL = """
-name = "full"
-dataset = "tiny"
-shifts = "all"
-seeds = [0, 1]
-encoder = "small_cnn"
-baseline = "erm"
-[stage]
-steps = 10
-batch_size = 32
-lr = 1
-[[method]]
-chain = ""
-[[method]]
-chain = "simclr(temperature=0.1)"
-readout = ["linear", "knn(k=(3,))"]
-[[method]]
-chain = ["simclr", { objective = "finetune", steps = 5, lr = 0.1 }]
-augmentation = "noise"
-[[method]]
-chain = "erm"
-sees = "source"
-readout = "head"
-"""
 
 
 @pytest.fixture

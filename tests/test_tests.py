@@ -238,6 +238,18 @@ def test_a_suite_that_is_changed_in_a_test_is_one_that_notices():
     assert found == []
 
 
+def test_no_test_imports_from_a_file_of_tests():
+    """What several files need is in helpers/, where children of tests find it too."""
+    found = []
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found += [f"{place(path, node)} {n}" for n in names
+                      if n and n.rpartition(".")[2].startswith("test_")]  # fmt: skip
+    assert found == []
+
+
 def root_of(node: ast.AST) -> str:
     """The name that an expression begins with."""
     while not isinstance(node, ast.Name):

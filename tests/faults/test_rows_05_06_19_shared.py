@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cases import QUICK, Silent
-from test_run import lasting, run_all
+from audiences import Silent, lasting, run_all
+from cases import QUICK
 from tiny import SUITE
 
 import benchbench

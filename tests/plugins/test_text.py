@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import torch
-from tiny import make_catalog, make_plan, quiet, smoke
+from audiences import quiet
+from tiny import make_catalog, make_plan, smoke
 from trees import WILDS
 
 from benchbench import PADDING, BadInput, Task
