@@ -16,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; befor
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import checkout  # before ours are imported
+import counting
 import pytest
 from audiences import Silent
 from suites import TUNED
@@ -30,7 +31,8 @@ EXPECTED_SKIPS = tomllib.loads((ROOT / "tests" / "skips.toml").read_text())["ski
 unexpected: list[str] = []  # skips of this run
 
 
-def pytest_configure():
+def pytest_configure(config):
+    config.pluginmanager.register(counting)
     if not Path(benchbench.__file__).is_relative_to(ROOT):
         raise pytest.UsageError(f"{benchbench.__file__} would be tested, and not {ROOT}")
 

@@ -10,6 +10,7 @@ import select
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 import unicodedata
 from collections import Counter
@@ -182,10 +183,28 @@ def test_nothing_is_fetched_and_only_its_own_style_and_script_are_allowed(made, 
 
 
 def test_a_page_is_a_function_of_the_board(made):
-    assert page(made) == page(made)
+    text = page(made)
     shuffled = replace(made.source, records=made.source.records[::-1])
-    assert page(board(shuffled, made.columns)) == page(made)
-    assert not re.search(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}", page(made))
+    assert page(board(shuffled, made.columns)) == text
+    assert not re.search(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}", text)
+
+
+def test_a_page_is_the_same_in_every_process(template):
+    """Sets of texts have another order in each; these are told to have two."""
+    script = (
+        "import hashlib; from crowd import crowded, two_stages;"
+        "from benchbench.board.site import page; from benchbench.board.table import board;"
+        "print(*{'crowd', 'dann', 'erm', 'half', 'tuned'});"
+        "print(hashlib.sha256(page(board(crowded(two_stages()))).encode()).hexdigest())"
+    )
+    told = [
+        subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONHASHSEED": seed},
+                       capture_output=True, text=True, check=True).stdout.splitlines()
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert told[0][0] != told[1][0], "a set has another order"
+    here = hashlib.sha256(page(board(crowded(template))).encode()).hexdigest()
+    assert told[0][1] == told[1][1] == here
 
 
 def test_the_table_is_there_without_a_script(template):

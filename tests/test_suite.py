@@ -118,10 +118,10 @@ def test_cells_are_every_method_shift_and_seed_once(read):
     ids=lambda text: text[:40],
 )
 def test_a_fault_is_told_in_one_sentence_with_its_place(read, old, new, sentence):
-    assert old in FULL
     with pytest.raises(BadInput, match=sentence) as refusal:
         read(FULL.replace(old, new, 1))
     assert "suite.toml" in str(refusal.value)
+    # the parser of TOML has words of its own
     assert "\n" not in str(refusal.value).strip() or "TOML" in str(refusal.value)
 
 
