@@ -1,9 +1,9 @@
 """What the last default run cost, beside `cost.toml`: ``python tests/cost.py [--record]``.
 
-`helpers/counting.py` counts the seconds of processors that each test took, with its fixtures and with the
-processes that it waited for, and keeps them in pytest's cache. How fast this machine is, beside the
-one on which the baseline was recorded, is the median ratio over all files. Exits with 1 if a test
-or a feature costs more than it may.
+`helpers/counting.py` counts the seconds of processors that each test took, with its fixtures and
+with the processes that it waited for, and keeps them in pytest's cache. How fast this machine is,
+beside the one on which the baseline was recorded, is the median ratio over all files. Exits with 1
+if a test or a feature costs more than it may.
 """
 
 import json
