@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-OURS = [str(ROOT), str(ROOT / "plugins")]
+OURS = [str(ROOT), str(ROOT / "plugins"), str(ROOT / "tests" / "helpers")]
 INHERITED = os.environ.get("PYTHONPATH", "").split(os.pathsep)
 
 sys.path[:0] = OURS

@@ -16,18 +16,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; befor
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import checkout  # before ours are imported
+import counting
 import pytest
+from audiences import Silent
+from suites import TUNED
 from tiny import make_catalog, make_plan
 
 import benchbench
 from benchbench.catalog import Catalog
+from benchbench.launch.local import run_cells
 
 ROOT = checkout.ROOT
 EXPECTED_SKIPS = tomllib.loads((ROOT / "tests" / "skips.toml").read_text())["skip"]
 unexpected: list[str] = []  # skips of this run
 
 
-def pytest_configure():
+def pytest_configure(config):
+    config.pluginmanager.register(counting)
     if not Path(benchbench.__file__).is_relative_to(ROOT):
         raise pytest.UsageError(f"{benchbench.__file__} would be tested, and not {ROOT}")
 
@@ -73,6 +78,16 @@ def plan_of(tmp_path):
         return make_plan(text, store or tmp_path / "store", tmp_path)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A plan with two draws, two states of each, and two sources that are left out in turn."""
+    folder = tmp_path_factory.mktemp("tuned")
+    plan = make_plan(TUNED, folder / "store", folder)
+    records = run_cells(plan, plan.cells, Silent())
+    assert {record.status for record in records} == {"scored"}
+    return plan, records
 
 
 @pytest.fixture(scope="session")

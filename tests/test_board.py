@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+from audiences import Silent
 from tiny import SUITE
 
 from benchbench.board import text
@@ -36,17 +37,6 @@ def render(records, wanted=None, form="markdown", columns=()):
 
 def published(folder, form="markdown"):
     return text.render(board(of_folder(folder)), form)
-
-
-class Silent:
-    def cell_starts(self, cell):
-        return lambda stage: lambda done, loss: None
-
-    def cell_ends(self, record):
-        pass
-
-    def cell_fails(self, trace):
-        assert "Traceback" in trace
 
 
 @pytest.fixture(scope="module")

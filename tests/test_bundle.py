@@ -29,6 +29,7 @@ from bundles import (
     with_record,
 )
 from click.testing import CliRunner
+from tiny import Text
 
 from benchbench.board.bundle import (
     Credits,
@@ -541,7 +542,7 @@ def test_submit_packs_what_trains_and_refuses_what_is_missing(honest, tmp_path, 
     with opened(Path("x.tar")) as bundle:
         assert not [name for name in bundle.places if name.startswith("encoders")]
     Path("x.tar").unlink()
-    (tmp_path / "more.toml").write_text(suite.read_text().replace("[0, 1]", "[0, 1, 2]"))
+    (tmp_path / "more.toml").write_text(Text(suite.read_text()).replace("[0, 1]", "[0, 1, 2]"))
     told = submit(text=tmp_path / "more.toml")
     assert told.exit_code == 2
     assert (

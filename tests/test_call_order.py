@@ -10,6 +10,7 @@ from textwrap import dedent
 import pytest
 import torch
 from spies import LOG, PACK, SpyEncoder, SpyObjective, listening, spy_plan
+from tiny import Text
 from torch import nn
 
 from benchbench.contracts import Objective, Rows
@@ -150,7 +151,7 @@ def test_a_step_is_these_calls_in_this_order():
         checkpoint after 3, weight 0.6023, moved 3 times, velocity 2.71""")
 
 
-SUITE = """
+SUITE = Text("""
 name = "spied"
 dataset = "numbered"
 shifts = ["left > right"]
@@ -163,7 +164,7 @@ stage = { steps = 2, batch_size = 4, lr = 0.1, optimizer = "sgd", warmup = 0.0, 
 [[method]]
 name = "two stages"
 chain = ["spy", { objective = "spy(name='second', begins='head')", sees = "source" }]
-"""
+""")
 
 
 def executed(plan, cell):

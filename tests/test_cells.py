@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from audiences import quiet
 from scipy import stats
-from tiny import SUITE, make_plan, quiet
+from tiny import SUITE, make_plan
 
 import benchbench.run as running
 from benchbench.board.statistics import Results, Stratum, compare, interval

@@ -9,29 +9,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from suites import SMALL
 
 from benchbench.bench.data import compare_data
 from benchbench.bench.readout import compare_readout
 from benchbench.cli import main
 from benchbench.machine import Machine
-
-SMALL = """
-name = "small"
-dataset = "digits"
-shifts = ["scans > photos"]
-seeds = [0]
-encoder = "small_cnn(width=4)"
-precision = "fp32"
-baseline = "erm"
-stage = { steps = 3, batch_size = 16, lr = 0.01 }
-[[method]]
-chain = "simclr"
-augmentation = "random_resized_crop | color_jitter"
-[[method]]
-chain = "erm"
-sees = "source"
-readout = "head"
-"""
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from click.testing import CliRunner
-from test_cli import SMALL
+from suites import SMALL
 from tiny import SUITE
 
 from benchbench import estimate
@@ -24,13 +24,14 @@ from benchbench.train import make_batch
 
 RESNET = "timm(model='resnet18', small_stem=True)"
 VIT = "timm(model='vit_tiny_patch16_224')"
+STAGE = 'stage = { steps = 6, batch_size = 12, lr = 0.01, augmentation = "noise" }'
 
 
 def one_cell(plan_of, chain="simclr", encoder="small_cnn(width=16)", **stage):
     stage = {"steps": 6, "batch_size": 64, "lr": 0.01, **stage}
     fields = ", ".join(f"{key} = {value}" for key, value in stage.items())
-    text = re.sub("stage = .*", f'stage = {{ {fields}, augmentation = "noise", small = "shrink" }}',
-                  SUITE).replace("small_cnn(width=4)", encoder)  # fmt: skip
+    fields += ', augmentation = "noise", small = "shrink"'
+    text = SUITE.replace(STAGE, f"stage = {{ {fields} }}").replace("small_cnn(width=4)", encoder)
     plan = plan_of(text.replace('chain = "simclr"', f'chain = "{chain}"'))
     (cell,) = plan.cells
     return plan, cell

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+from audiences import run_all
 from click.testing import CliRunner
-from test_run import run_all
 from tiny import SUITE, make_plan
 
 from benchbench.board.export import FIXED, OF_STAGE, TABLES, as_csv, as_jsonl, columns_of, rows_of

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from tiny import SUITE, make_plan, quiet
+from audiences import quiet
+from tiny import SUITE, make_plan
 from torch import nn
 
 from benchbench.features import extract

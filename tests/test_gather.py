@@ -5,9 +5,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from audiences import Count, lasting, run_all
 from click.testing import CliRunner
-from test_run import METHODS, Count, lasting, run_all
-from tiny import SUITE
+from suites import METHODS
+from tiny import SUITE, Text
 
 from benchbench.cli import main
 from benchbench.gather import Taken, everything, export_files, import_store
@@ -55,7 +56,7 @@ def test_what_is_damaged_or_strange_is_left_out_and_told(plan_of, tmp_path):
     stage, *_ = (store.root / "stages").glob("*.safetensors")
     stage.write_bytes(stage.read_bytes()[:-9] + b"123456789")
     record, other = sorted(store.records("tiny").glob("*.json"))
-    record.write_text(record.read_text().replace('"seed', '"sead'))
+    record.write_text(Text(record.read_text()).replace('"seed', '"sead'))
     predictions = other.with_suffix(".safetensors")
     predictions.write_bytes(predictions.read_bytes()[:-1] + b"!")
     export(store, archive, records_only=False)

@@ -7,13 +7,14 @@ import unicodedata
 from collections import Counter
 
 import pytest
+from crowd import ATTACKS, Words, boards_of, crowded, kinds, two_stages
 from markdown_it import MarkdownIt
-from test_site import ATTACKS, Words, boards_of, crowded, kinds, template  # noqa: F401
 
 from benchbench.board import inert
 from benchbench.board.compare import compared
 from benchbench.board.table import board
 from benchbench.board.text import as_csv, as_json, latex, markdown
+from benchbench.record import Record
 
 FORMULAS = ("=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1,1)", "\t=1", "\r=1")
 EVERY = (*ATTACKS, *FORMULAS)
@@ -22,7 +23,12 @@ every_attack = boards_of(EVERY)
 
 
 @pytest.fixture(scope="module")
-def plain(template):  # noqa: F811
+def template() -> Record:
+    return two_stages()
+
+
+@pytest.fixture(scope="module")
+def plain(template):
     return board(crowded(template, Words(HARMLESS)))
 
 
@@ -37,7 +43,7 @@ def shape(text):
 
 
 @every_attack
-def test_markdown_has_the_elements_it_has_for_harmless_names(said, harmless, template, plain):  # noqa: F811
+def test_markdown_has_the_elements_it_has_for_harmless_names(said, harmless, template, plain):
     text = markdown(board(crowded(template, said)))
     assert not hidden(text)
     assert shape(text) == shape(markdown(plain))
@@ -47,7 +53,7 @@ def test_markdown_has_the_elements_it_has_for_harmless_names(said, harmless, tem
 def test_latex_has_the_commands_and_cells_it_has_for_harmless_names(
     said,
     harmless,
-    template,  # noqa: F811
+    template,
     plain,
 ):
     text = latex(board(crowded(template, said)))
@@ -67,7 +73,7 @@ def written():
 
 
 @every_attack
-def test_csv_has_no_formula_and_as_many_cells(said, harmless, template, plain):  # noqa: F811
+def test_csv_has_no_formula_and_as_many_cells(said, harmless, template, plain):
     lines = list(csv.reader(io.StringIO(as_csv(board(crowded(template, said))))))
     same = list(csv.reader(io.StringIO(as_csv(plain))))
     assert [*map(len, lines)] == [*map(len, same)]
@@ -79,7 +85,7 @@ def test_csv_has_no_formula_and_as_many_cells(said, harmless, template, plain): 
 
 
 @every_attack
-def test_what_a_terminal_gets_has_no_escapes(said, harmless, template):  # noqa: F811
+def test_what_a_terminal_gets_has_no_escapes(said, harmless, template):
     source = crowded(template, said)
     one, other = source.expected.methods[:2]
     assert not hidden(compared(source, one, other, as_json=False))

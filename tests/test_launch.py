@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_run import METHODS, Count, lasting, run_all
+from audiences import Count, lasting, run_all
+from suites import METHODS
 from tiny import SUITE, Text
 
 from benchbench.catalog import Wanted

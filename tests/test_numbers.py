@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from audiences import quiet
 from safetensors.torch import load_file
 from scipy.stats import pearsonr
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
-from tiny import Text, heights, make_plan, quiet
+from tiny import Text, heights, make_plan
 
 from benchbench import TEST, TRAIN, BadInput
 from benchbench.board.sources import Source, expected_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_cli import SMALL
+from suites import SMALL
 
 from benchbench.cli import main
 from benchbench.store import Store

@@ -8,82 +8,21 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from audiences import lasting, quiet, run_all
 from safetensors.torch import load_file
-from tiny import SUITE, Text, quiet
+from suites import METHODS
+from tiny import SUITE, make_plan
 
 from benchbench.diagnose.geometry import diagnose
 from benchbench.estimate import Calibration, total
 from benchbench.features import Features
-from benchbench.launch.local import run_cells
-from benchbench.record import Diagnostics, Record, read_record, read_records
+from benchbench.record import Diagnostics, read_record, read_records
 from benchbench.run import diagnosed, execute, stored_features
 from benchbench.terms import BadInput
 from benchbench.validators import in_common
-
-METHODS = Text("""
-name = "tiny"
-dataset = "tiny"
-shifts = ["left > right", "right > left", "left > odd"]
-seeds = [0]
-encoder = "small_cnn(width=4)"
-precision = "fp32"
-stage = { steps = 6, batch_size = 12, lr = 0.01, augmentation = "noise" }
-[[method]]
-chain = ""
-[[method]]
-chain = "simclr"
-[[method]]
-chain = ["simclr", { objective = "finetune", sees = "source" }]
-readout = "head"
-[[method]]
-chain = "erm"
-sees = "source"
-readout = "head"
-[[method]]
-chain = "dann"
-readout = "head"
-[[method]]
-name = "ceiling"
-chain = "erm"
-sees = "target"
-labels = "target"
-readout = "head"
-""")
-
-
-class Count:
-    """An audience that counts the stages that were trained."""
-
-    def __init__(self):
-        self.stages, self.records = [], []
-
-    def cell_starts(self, cell):
-        def watcher(stage):
-            self.stages.append(stage.objective)
-            return lambda done, loss: None
-
-        return watcher
-
-    def cell_ends(self, record):
-        self.records.append(record)
-
-    def cell_fails(self, trace):
-        assert "Traceback" in trace
-
-
-def run_all(plan):
-    audience = Count()
-    run_cells(plan, [cell for cell in plan.cells if not plan.done(cell)], audience)
-    return audience
-
-
-def lasting(record: Record) -> dict:
-    """A record without time and cost."""
-    return {k: v for k, v in record.model_dump(mode="json").items() if k != "cost"}
 
 
 def test_no_stage_is_trained_twice(plan_of):
@@ -232,7 +171,6 @@ def test_what_cannot_run_is_refused_before_training(plan_of, old, new, sentence)
 
 
 def test_a_cuda_device_that_is_not_there_is_refused(plan_of, tmp_path):
-    from tiny import make_plan
 
     with pytest.raises(BadInput, match="device 'cuda:99' was asked for"):
         make_plan(SUITE, tmp_path / "store", tmp_path, device="cuda:99")
@@ -253,9 +191,8 @@ def test_an_estimate_counts_each_stage_once(plan_of):
 CHILD = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[3])
 from tiny import make_plan
-from test_run import Count
+from audiences import Count
 from benchbench.launch.local import run_cells
 from dataclasses import replace
 plan = make_plan(Path(sys.argv[1]).read_text(), Path(sys.argv[2]), Path(sys.argv[2]).parent)
@@ -273,7 +210,7 @@ def test_killed_at_any_point_and_run_again_the_records_are_the_same(plan_of, tmp
     suite.write_text(text)
     store = tmp_path / "killed" / "store"
     store.parent.mkdir()
-    command = [sys.executable, "-c", CHILD, str(suite), str(store), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", CHILD, str(suite), str(store)]
     steps = 0
     for kill_after, delay in (
         (1, 0),

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from audiences import quiet
 from click.testing import CliRunner, Result
-from tiny import make_plan, quiet
+from tiny import Text, make_plan
 
 from benchbench.catalog import Catalog
 from benchbench.cli import main
@@ -29,7 +30,8 @@ from benchbench.upkeep import sorted_out
 pytestmark = pytest.mark.slow
 METHODS, SEEDS, SHIFTS = 12, 140, 6
 CELLS = METHODS * SEEDS * SHIFTS
-SUITE = f"""
+SUITE = Text(
+    f"""
 name = "big"
 dataset = "tiny"
 shifts = "all"
@@ -38,9 +40,11 @@ encoder = "small_cnn(width=4)"
 precision = "fp32"
 baseline = "m0"
 stage = {{ steps = 2, batch_size = 12, lr = 0.01, augmentation = "noise" }}
-""" + "".join(
-    f'[[method]]\nname = "m{n}"\nchain = "simclr(temperature={0.1 + n / 100:.2f})"\n'
-    for n in range(METHODS)
+"""
+    + "".join(
+        f'[[method]]\nname = "m{n}"\nchain = "simclr(temperature={0.1 + n / 100:.2f})"\n'
+        for n in range(METHODS)
+    )
 )
 TUNED = SUITE.replace(f"{[*range(SEEDS)]}", "[0, 1, 2]").replace("[[method]]", """
 [tune]

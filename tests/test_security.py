@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_suite import FULL
+from suites import FULL
 
 from benchbench.board.bundle import opened, submission_of
 from benchbench.board.sources import (

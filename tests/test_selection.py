@@ -5,7 +5,7 @@ from statistics import mean
 
 import pytest
 import torch
-from test_board import Silent
+from audiences import Silent
 from tiny import SUITE, make_plan
 
 from benchbench.board.selection import RULES, chosen, held_out_of, states_of
@@ -19,29 +19,6 @@ from benchbench.run import execute
 from benchbench.store import Store
 from benchbench.suite import Suite
 from benchbench.terms import HONEST, BadInput
-
-TUNED = SUITE.replace('["left > right"]', '["left > right", "left + odd > right"]').replace(
-    'precision = "fp32"',
-    'precision = "fp32"\nsnapshots = 2\nleave_one_out = true\ntune = { draws = 2 }',
-)
-TUNED += """
-[[method]]
-chain = "erm"
-readout = "head"
-sees = "source"
-[[method]]
-chain = ""
-"""
-
-
-@pytest.fixture(scope="module")
-def tuned(tmp_path_factory):
-    """A plan with two draws, two states of each, and two sources that are left out in turn."""
-    folder = tmp_path_factory.mktemp("tuned")
-    plan = make_plan(TUNED, folder / "store", folder)
-    records = run_cells(plan, plan.cells, Silent())
-    assert {record.status for record in records} == {"scored"}
-    return plan, records
 
 
 def test_every_draw_meets_the_cells_of_its_shift_and_of_each_source_left_out(tuned):

@@ -160,6 +160,7 @@ def test_lars_scales_each_matrix_by_its_own_trust(decay):
     encoder.num_features = 2
     objective = erm(encoder, Task((3, 2, 2), 2, 1))
     members = [*encoder.parameters(), *objective.parameters()]
+    assert {p.ndim for p in members} == {1, 2}
     budget = Budget(1, 2, lr=1.0, weight_decay=decay, warmup=0.0, optimizer="lars")
     optimizer = make_optimizer(parameter_groups(encoder, objective, budget), budget)
     slow = [p.detach().double() for p in members]

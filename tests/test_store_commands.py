@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from audiences import Count, run_all
 from click.testing import CliRunner
-from test_run import Count, run_all
-from tiny import SUITE, make_plan
+from tiny import SUITE, Text, make_plan
 
 from benchbench.cli import main
 from benchbench.gather import export_files, import_store
@@ -218,7 +218,7 @@ def test_verify_names_what_is_damaged_and_repairs_nothing(store):
         content[-5] ^= 1
         path.write_bytes(content)
     two.with_suffix(".safetensors").unlink()
-    three.write_text(three.read_text().replace('"seed', '"sead'))
+    three.write_text(Text(three.read_text()).replace('"seed', '"sead'))
     everything = files(store)
     status, told, _ = invoke(store, "verify")
     said = told.splitlines()

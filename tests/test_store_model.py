@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from audiences import quiet
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tiny import SUITE, make_plan, quiet
+from tiny import SUITE, make_plan
 
 import benchbench.claims
 from benchbench.gather import everything, export_files, import_store

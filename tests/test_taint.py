@@ -8,8 +8,9 @@ shift leads from "left" to "right"; "odd" is beside it.
 from dataclasses import replace
 
 import pytest
+from audiences import quiet
 from safetensors.torch import load
-from tiny import SUITE, make_plan, quiet
+from tiny import SUITE, make_plan
 
 import benchbench.run
 import benchbench.validators

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from tiny import make_plan
+from tiny import Text, make_plan
 
 from benchbench.board.consistent import _counted, _foreign
 from benchbench.board.truth import Truth
@@ -18,7 +18,7 @@ from benchbench.data.pack import unseen
 from benchbench.record import Data, read_records, record_of
 from benchbench.terms import BadInput
 
-SUITE = """
+SUITE = Text("""
 name = "wild"
 dataset = "folder(path='wild', size=8)"
 shifts = "all"
@@ -33,7 +33,7 @@ sees = "all"
 chain = "erm"
 sees = "source"
 readout = "head"
-"""
+""")
 ROWS = {"zoo": {"cat": 20, "dog": 20}, "park": {"cat": 20, "dog": 20, "yak": 10, "zebra": 30},
         "night": {"unlabelled": 30}}  # fmt: skip
 WORDS = (

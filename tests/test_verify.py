@@ -14,6 +14,7 @@ from statistics import mean, stdev
 import numpy as np
 import pytest
 import torch
+from audiences import Silent
 from bundles import (
     NUMBERS,
     SUITE,
@@ -34,7 +35,6 @@ from bundles import (
 from click.testing import CliRunner
 from safetensors.numpy import load
 from scipy.stats import t
-from test_board import Silent
 
 from benchbench.board.bundle import (
     Credits,

@@ -126,6 +126,7 @@ def test_labels_are_shown_of_labelled_domains_alone_and_are_those_of_their_rows(
     feed = Feed(pack, pack.inputs, NAMES, ("b",), 16, 5, CPU)
     for step in range(8):
         rows = feed(step)
+        assert len(rows.labels) == 16
         for number, domain, label in zip(
             numbers(rows), rows.domains.tolist(), rows.labels.tolist(), strict=True
         ):

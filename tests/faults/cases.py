@@ -11,8 +11,9 @@ import sklearn.cluster  # what a run imports late: now, and not in every fork
 import sklearn.metrics  # noqa: F401
 import torch
 import torch._dynamo
+from audiences import Silent
 from PIL import Image
-from tiny import SUITE, make_catalog, quiet, tiny
+from tiny import SUITE, make_catalog, tiny
 from torch import nn
 
 import benchbench.publish
@@ -77,19 +78,6 @@ def catalog() -> Catalog:
 
 
 CATALOG = catalog()  # once, before there are forks
-
-
-class Silent:
-    """An audience that is told nothing."""
-
-    def cell_starts(self, cell):
-        return quiet
-
-    def cell_fails(self, trace):
-        pass
-
-    def cell_ends(self, record):
-        pass
 
 
 def plan_in(folder: Path) -> Plan:

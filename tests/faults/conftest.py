@@ -19,8 +19,7 @@ class Warm:
 
     def __init__(self, log: Path) -> None:
         self.log = log
-        paths = os.pathsep.join((str(HERE), str(HERE.parent), os.environ["PYTHONPATH"]))
-        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-W", "ignore", str(HERE / "points.py")]
         pipe = subprocess.PIPE
         with log.open("w") as words:

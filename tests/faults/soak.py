@@ -20,11 +20,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import checkout  # noqa: F401, before ours are imported
 import sklearn.cluster  # a stage and a readout import these: now, and not in every fork
 import sklearn.metrics  # noqa: F401
 import torch._dynamo  # noqa: F401
-from test_run import METHODS, lasting
-from tiny import make_catalog, quiet
+from audiences import lasting, quiet
+from suites import METHODS
+from tiny import make_catalog
 
 from benchbench.launch.local import run_cells
 from benchbench.plan import Plan

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
 
 import pytest
+from audiences import lasting
 from cases import WORK
-from test_run import lasting
 
 from benchbench.record import read_records
 from benchbench.store import Store

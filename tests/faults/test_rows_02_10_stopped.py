@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cases import QUICK, Silent
+from audiences import Silent
+from cases import QUICK
 
 from benchbench import interrupts, trial
 from benchbench.catalog import Catalog, Entry, Plugin, Wanted, load

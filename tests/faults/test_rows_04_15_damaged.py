@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from audiences import lasting, run_all
 from cases import QUICK
-from test_run import lasting, run_all
 
 from benchbench.record import read_record, read_records, read_status
 from benchbench.store import Store, artifact_of

@@ -5,14 +5,15 @@ import fcntl
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import time
 from pathlib import Path
 
 import pytest
-from cases import QUICK, Silent
-from test_run import lasting, run_all
+from audiences import Silent, lasting, run_all
+from cases import QUICK
 from tiny import SUITE
 
 import benchbench
@@ -65,7 +66,7 @@ def test_row_06_the_store_is_files_and_no_database():
     paths = sorted(Path(benchbench.__file__).parent.rglob("*.py"))
     assert len(paths) > 100
     for path in paths:
-        assert "sqlite" not in path.read_text().replace("sqlite:///", ""), path
+        assert not re.search("sqlite(?!:///)", path.read_text()), path
 
 
 def test_row_06_without_its_claims_a_store_says_the_same(plan_of, tmp_path):

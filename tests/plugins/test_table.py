@@ -5,6 +5,7 @@ import csv
 import pytest
 import torch
 from PIL import Image
+from tiny import Text
 
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
 from benchbench.data.inspect import lonely
@@ -12,12 +13,12 @@ from benchbench.data.prepare import prepare
 from benchbench.store import Store
 from benchbench_files import table
 
-ROWS = """path,label,domain,split,group
+ROWS = Text("""path,label,domain,split,group
 a/1.png,cat,clinic,train,p1
 a/2.png,dog,clinic,val,p2
 a/3.png,cat,street,test,
 b/4.png,,street,train,p3
-"""
+""")
 
 
 @pytest.fixture
@@ -70,12 +71,12 @@ def test_labels_may_be_numbers(plant):
             table(plant(text.replace("1.5", wrong)), numbers=True)
 
 
-TEXTS = """text,label,domain,split
+TEXTS = Text("""text,label,domain,split
 "Good, very good",pro,mail,train
 "Bad.",con,mail,val
 "Nothing new here",,chat,train
 "good unseen",con,chat,test
-"""
+""")
 
 
 def test_a_text_of_two_lines_does_not_shift_what_is_told_of_the_next(plant):

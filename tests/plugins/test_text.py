@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import torch
-from tiny import make_catalog, make_plan, quiet, smoke
+from audiences import quiet
+from tiny import Text, make_catalog, make_plan, smoke
 from trees import WILDS
 
 from benchbench import PADDING, BadInput, Task
@@ -24,7 +25,7 @@ WORDS = ("[UNK]", "[MASK]", "good", "great", "fine", "bad", "poor", "xylophone",
 TASK = Task((16,), 3, 2, WORDS)
 
 
-SUITE = """
+SUITE = Text("""
 name = "texts"
 dataset = "amazon(length=12)"
 shifts = ["train > test"]
@@ -33,7 +34,7 @@ encoder = "transformer(width=8, heads=2)"
 precision = "fp32"
 readout = "prototype"
 stage = { steps = 2, batch_size = 8, lr = 0.01, augmentation = "span", weak = "token_dropout" }
-"""
+""")
 
 
 def batch(rows=400, length=16, seed=0):

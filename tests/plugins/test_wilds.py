@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import make_catalog, smoke
+from tiny import Text, make_catalog, smoke
 from trees import WILDS
 
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
@@ -318,7 +318,7 @@ def test_missing_files_are_named_with_where_they_come_from(tmp_path):
 def test_a_table_of_another_shape_is_one_sentence(root, tmp_path):
     WILDS["waterbirds"](tmp_path)
     table = tmp_path / "waterbirds_v1.0" / "metadata.csv"
-    table.write_text(table.read_text().replace("place", "elsewhere"))
+    table.write_text(Text(table.read_text()).replace("place", "elsewhere"))
     with pytest.raises(BadInput, match="wilds cannot read WaterbirdsDataset .* 'place'"):
         described(make_catalog().resolve("dataset", "waterbirds"), tmp_path)
 

@@ -103,7 +103,7 @@ class TinyPlugin:
         return {"unstable": Unstable}
 
 
-PLUGINS = sorted((Path(__file__).parent.parent / "plugins").glob("benchbench_*"))
+PLUGINS = sorted((Path(__file__).parent.parent.parent / "plugins").glob("benchbench_*"))
 MODULES = [import_module(folder.name) for folder in PLUGINS]
 
 
@@ -159,9 +159,4 @@ sees = "{sees}"
     return record
 
 
-def quiet(stage):
-    """An audience's watcher that says nothing."""
-    return lambda done, loss: None
-
-
-__all__ = ["SUITE", "BadInput", "make_catalog", "make_plan", "quiet", "smoke"]
+__all__ = ["SUITE", "BadInput", "make_catalog", "make_plan", "smoke"]

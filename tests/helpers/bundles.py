@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from audiences import Silent
 from safetensors.numpy import load, save
-from test_board import Silent
 from tiny import make_plan
 
 from benchbench.board.bundle import Credits, narrowed, opened, submission_of, write_bundle
