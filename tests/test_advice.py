@@ -141,6 +141,36 @@ def test_what_is_shipped_and_said_is_what_the_boards_say():
         assert line in page
 
 
+@pytest.mark.parametrize("name", ["digits", "mnist", "aerial"])
+def test_a_shipped_point_is_what_the_files_of_its_board_say(name):
+    """Read as JSON: mean accuracy over seeds, and connectivity of the same shift and views."""
+    told = {}
+    for path in (BOARDS / name / "records").glob("*.json"):
+        record = json.loads(path.read_text())
+        stages = record["spec"]["chain"]
+        if len(stages) == 1 and not stages[0]["reads"] and record["status"] == "scored":
+            (right,) = [s["value"] for s in record["scores"] if s["role"] == "target"]
+            place = (record["shift"], stages[0]["augmentation"])
+            told.setdefault(place, []).append(right)
+    links = {
+        (frozenset(each["shift"].split(" > ")), each["augmentation"]): each
+        for each in json.loads((BOARDS / name / "connectivity.json").read_text())
+    }
+    mine = [p for p in fit.shipped() if p.dataset == f"connectivity-{name}"]
+    assert len(mine) == len(told) >= 4
+    for point in mine:
+        right = told[point.shift, point.augmentation]
+        link = links[frozenset(point.shift.split(" > ")), point.augmentation]
+        assert (point.target, point.seeds) == (pytest.approx(np.mean(right)), len(right))
+        for letter, other in (("α", "alpha"), ("β", "beta")):
+            above, below = (  # half a row more on either side: rates may be 0
+                (link[n]["value"] * link[n]["rows"] + 0.5) / (link[n]["rows"] + 1)
+                for n in (other, "gamma")
+            )
+            ours = point.values[f"log {letter}/γ"]
+            assert ours == pytest.approx(np.log(above / below), abs=1e-6)
+
+
 @pytest.mark.parametrize(("accuracy", "goal"), [(0.9, 0.7), (0.6, 0.75), (0.5, 0.95)])
 def test_so_many_labels_tell_the_accuracy_from_the_goal(accuracy, goal):
     n = labels_to_settle(accuracy, goal)

@@ -1,5 +1,7 @@
 """Boards as folders, and two methods compared."""
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -97,6 +99,22 @@ def test_all_that_is_generated_is_a_function_of_the_other_files(folder, tmp_path
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             assert path.read_bytes() == (copy / path.relative_to(folder)).read_bytes(), path.name
+
+
+def test_means_of_a_folder_are_those_of_its_records_read_as_json(folder):
+    told = {}
+    for path in (folder / "records").glob("*.json"):
+        record = json.loads(path.read_text())
+        (right,) = [s["value"] for s in record["scores"] if s["role"] == "target"]
+        told.setdefault(record["method"], []).append(100 * right)
+    assert {len(values) for values in told.values()} == {3} and len(told) == 2
+    rows = list(csv.DictReader(io.StringIO((folder / "board.csv").read_text())))
+    assert {r["method"]: float(r["left > right mean"]) for r in rows} == {
+        name: pytest.approx(mean(values)) for name, values in told.items()
+    }
+    for name in ("README.md", "board.tex", "site/index.html"):
+        text = (folder / name).read_text()
+        assert all(f"{mean(values):.1f}" in text for values in told.values()), name
 
 
 def test_words_above_the_mark_are_kept(folder):
