@@ -141,6 +141,7 @@ def test_a_column_of_npz_is_lossless_or_refused(tmp_path, column, kind, value):
         assert kind not in GOOD, said
     else:
         assert is_kept(data, column, value), kind
+        # kinds that every column may hold, or this one alone
         assert kind in GOOD or (column, kind) in FINE
 
 
