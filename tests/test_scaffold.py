@@ -82,7 +82,8 @@ def test_nothing_is_overwritten(tmp_path):
 def test_a_file_where_the_folder_should_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     status, _, err = new("objective", "mine", "--into", tmp_path / "file" / "below")
-    assert status == 2 and "cannot be written" in err
+    assert status == 2 and "cannot be used: Not a directory" in err
+    assert (tmp_path / "file").read_text() == ""
 
 
 @pytest.mark.slow
