@@ -49,22 +49,29 @@ def test_a_pipe_that_nobody_reads_ends_a_command_as_it_ends_cat(words):
     os.close(writes)
 
 
-def test_what_is_said_nowhere_stops_no_work(tmp_path):
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ("full", 74),
+        pytest.param("closed", 0, marks=pytest.mark.slow),
+        pytest.param("unread", 141, marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_said_nowhere_stops_no_work(tmp_path, state, status):
     """Both streams are closed, full, or have lost their reader; the record is there each time."""
     (tmp_path / "small.toml").write_text(SMALL)
     run = ["run", str(tmp_path / "small.toml"), "--only", "method=erm", "--device", "cpu"]
-    full, writes = os.open("/dev/full", os.O_WRONLY), closed_pipe()
-    for name, status, streams in (
-        ("full", 74, {"stdout": full, "stderr": full}),
-        ("closed", 0, {"preexec_fn": lambda: (os.close(1), os.close(2)), "stderr": None}),
-        ("unread", 141, {"stdout": writes, "stderr": writes}),
-    ):
-        store = Store(tmp_path / name)
-        assert ended(*run, "--store", str(store.root), **streams)[0] == status, name
-        (stem,) = store.stems("small")
-        assert store.record("small", stem).status == "scored"
-    os.close(full)
-    os.close(writes)
+    store, streams = Store(tmp_path / "store"), {"stderr": None}
+    if state == "closed":
+        streams["preexec_fn"] = lambda: (os.close(1), os.close(2))
+    else:
+        writes = os.open("/dev/full", os.O_WRONLY) if state == "full" else closed_pipe()
+        streams |= {"stdout": writes, "stderr": writes}
+    assert ended(*run, "--store", str(store.root), **streams)[0] == status
+    (stem,) = store.stems("small")
+    assert store.record("small", stem).status == "scored"
+    if state != "closed":
+        os.close(writes)
 
 
 @pytest.mark.parametrize(

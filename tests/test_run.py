@@ -203,6 +203,7 @@ run_cells(plan, [cell for cell in plan.cells if not plan.done(cell)], audience)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_point_and_run_again_the_records_are_the_same(plan_of, tmp_path):
     text = METHODS.replace("steps = 6", "steps = 10")
     run_all(plan_of(text, tmp_path / "whole"))

@@ -4,6 +4,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 STRANGERS = Path(__file__).parent / "strangers"
 OFFERS = {
     "same_domain": "objective same_domain_simclr",
@@ -34,6 +36,7 @@ readout = "head"
 """
 
 
+@pytest.mark.slow
 def test_strangers_are_listed_checked_and_run_next_to_first_party_plugins(wheel, fresh, tmp_path):
     binaries = fresh(wheel, *(STRANGERS / name for name in OFFERS))
 

@@ -93,7 +93,10 @@ def disturbed(place, fault, status, before, after):
         assert place.files() == after, f"after call {at}"
 
 
-@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in WRITES],
+)
 def test_row_03_killed_at_any_call_the_state_before_is_there_and_the_work_is_done_again(
     place_of, name, address
 ):
