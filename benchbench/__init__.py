@@ -7,21 +7,16 @@ line starts without torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from benchbench.hookspecs import API, hookimpl
-from benchbench.terms import (
-    NO_CLASS,
-    PADDING,
-    TEST,
-    TRAIN,
-    UNKNOWN,
-    UNLABELLED,
-    VAL,
-    BadInput,
-)
+from benchbench.extension.constants import NO_CLASS, PADDING, TEST, TRAIN, UNKNOWN, UNLABELLED, VAL
+from benchbench.extension.errors import BadInput
+from benchbench.extension.hookspecs import API, hookimpl
 
 if TYPE_CHECKING:
-    from benchbench.checks import parametrize_with_checks
-    from benchbench.contracts import (
+    from benchbench.data.decoding import decode_images
+    from benchbench.data.folders import check_links, is_hidden, tell_skipped
+    from benchbench.data.tokens import tokenized
+    from benchbench.extension.conformance import parametrize_with_checks
+    from benchbench.extension.contracts import (
         Batch,
         Between,
         DomainData,
@@ -39,10 +34,7 @@ if TYPE_CHECKING:
         searched,
         supervised_loss,
     )
-    from benchbench.data.folders import check_links, is_hidden, tell_skipped
-    from benchbench.data.images import decode_images
-    from benchbench.data.text import tokenized
-    from benchbench.spread import untracked
+    from benchbench.training.distributed import untracked
 
 __version__ = "0.1.0"
 __all__ = [
@@ -80,19 +72,19 @@ __all__ = [
     "tokenized",
     "untracked",
 ]
-HOMES = {  # of the rest: contracts
+HOMES = {  # of the rest: extension.contracts
     "check_links": "data.folders",
-    "decode_images": "data.images",
+    "decode_images": "data.decoding",
     "is_hidden": "data.folders",
-    "parametrize_with_checks": "checks",
+    "parametrize_with_checks": "extension.conformance",
     "tell_skipped": "data.folders",
-    "tokenized": "data.text",
-    "untracked": "spread",
+    "tokenized": "data.tokens",
+    "untracked": "training.distributed",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        home = HOMES.get(name, "contracts")
+        home = HOMES.get(name, "extension.contracts")
         return getattr(import_module(f"benchbench.{home}"), name)
     raise AttributeError(f"module 'benchbench' has no attribute {name!r}")

@@ -23,8 +23,8 @@ from suites import TUNED
 from tiny import make_catalog, make_plan
 
 import benchbench
-from benchbench.catalog import Catalog
-from benchbench.launch.local import run_cells
+from benchbench.execution.local import run_cells
+from benchbench.extension.catalog import Catalog
 
 ROOT = checkout.ROOT
 EXPECTED_SKIPS = tomllib.loads((ROOT / "tests" / "skips.toml").read_text())["skip"]

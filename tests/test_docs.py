@@ -11,13 +11,13 @@ import pytest
 from losses import CASES
 
 import benchbench
-from benchbench import hookspecs
-from benchbench.catalog import HOOKS, Wanted, load
-from benchbench.checks import CHECKS, checks_of, common
 from benchbench.cli import main
-from benchbench.readout import HEAD, READOUTS
-from benchbench.spelling import spell
-from benchbench.terms import Rule
+from benchbench.evaluation.readouts.registry import HEAD, READOUTS
+from benchbench.extension import hookspecs
+from benchbench.extension.catalog import HOOKS, Wanted, load
+from benchbench.extension.conformance import CHECKS, all_kinds, checks_of
+from benchbench.extension.constants import Rule
+from benchbench.extension.grammar import spell
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -82,7 +82,7 @@ def examples() -> dict[str, str]:
 def test_the_example_of_a_hook_is_short_and_what_the_new_command_writes(kind):
     example = examples()[HOOKS[kind]]
     assert len(example.splitlines()) <= 30
-    assert example == (ROOT / "benchbench" / "templates" / f"{kind}.py").read_text()
+    assert example == (ROOT / "benchbench" / "extension" / "templates" / f"{kind}.py").read_text()
 
 
 @pytest.mark.parametrize("kind", HOOKS)
@@ -103,7 +103,7 @@ def test_every_hook_has_documentation_a_stranger_and_checks():
     for kind, hook in HOOKS.items():
         assert f"### `{hook}`: `factory(" in PLUGINS
         assert f"def {hook}():" in strangers
-        assert len(CHECKS[kind]) > len(common.CHECKS)
+        assert len(CHECKS[kind]) > len(all_kinds.CHECKS)
 
 
 def test_every_check_and_public_name_is_documented():

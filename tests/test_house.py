@@ -6,51 +6,58 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from benchbench import hookspecs
+from benchbench.extension import hookspecs
 
 ROOT = Path(__file__).parent.parent
-FLOORS = (  # a module imports only from the floors above it in this list
-    {"interrupts", "terms", "trial"},
-    {"spelling"},
-    {"contracts"},
-    {"hookspecs", "features", "suite", "record", "spread", "disk", "keys"},
-    {"claims"},
-    {"train"},
-    {"catalog", "footprint", "machine", "metrics", "readout", "scaffold", "store"},
+FLOORS = (  # a folder imports only from those above it in this list
+    {"extension"},  # what everything is written in: contracts, names, errors; without its kit
+    {"store"},
+    {"training"},
+    {"evaluation"},
     {"data"},
-    {"datasets", "tune"},
-    {"plan", "board", "gather"},
-    {"diagnose"},
-    {"validators"},
-    {"run", "checks"},
-    {"estimate", "publish", "upkeep"},
-    {"launch"},
-    {"bench", "finalists"},
-    {"progress"},
+    {"suites"},
+    {"diagnostics"},
+    {"execution", "conformance"},
+    {"leaderboard"},
+    {"benchmarks"},
     {"cli"},
     {"__main__"},
 )
-TEMPLATES = sorted((ROOT / "benchbench" / "templates").glob("*.py"))  # of others' packages
+MOST_ENTRIES = 14  # in the package's folder
+ADJECTIVES = {"consistent", "encoded", "fitted", "inert", "prepared", "shared", "steady"}
+TEMPLATES = [*(ROOT / "benchbench" / "extension" / "templates").glob("*.py")]  # of others
 CORE = sorted(set((ROOT / "benchbench").rglob("*.py")) - set(TEMPLATES))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 
 
 def imports(path: Path) -> set[str]:
-    nodes = list(ast.walk(ast.parse(path.read_text())))
-    plain = {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
-    froms = [n for n in nodes if isinstance(n, ast.ImportFrom) and n.module]
-    members = {f"benchbench.{a.name}" for n in froms if n.module == "benchbench" for a in n.names}
-    rooms = {f"benchbench.{room(path)}" for path in CORE}
-    return plain | {n.module for n in froms} | (members & rooms)
+    """All modules that a file imports: of ``from folder import module`` the module."""
+    modules = {dotted(path) for path in CORE}
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= members & modules
+            found |= {node.module} if members - modules else set()
+    return found
 
 
-def room(path: Path) -> str:
-    """The top-level module or folder of the core that a file is in."""
-    return path.relative_to(ROOT / "benchbench").parts[0].removesuffix(".py")
+def dotted(path: Path) -> str:
+    """The name under which a file of the core is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room(module: str) -> str:
+    """The folder of the core that a module is in; the conformance kit is a room of its own."""
+    _, first, *rest = module.split(".")
+    return "conformance" if (first, *rest[:1]) == ("extension", "conformance") else first
 
 
 def offenders(paths: list[Path], wrong: Callable[[Path], set[str]]) -> dict[str, list[str]]:
@@ -62,12 +69,37 @@ def offenders(paths: list[Path], wrong: Callable[[Path], set[str]]) -> dict[str,
 
 def test_a_module_imports_only_from_floors_below():
     def above(path):
-        floor = next(i for i, rooms in enumerate(FLOORS) if room(path) in rooms)
-        below = set().union(*FLOORS[:floor]) | {room(path)}
+        mine = room(dotted(path))
+        floor = next(i for i, rooms in enumerate(FLOORS) if mine in rooms)
+        below = set().union(*FLOORS[:floor]) | {mine}
         ours = {m for m in imports(path) if m.startswith("benchbench.")}
-        return {m for m in ours if m.split(".")[1] not in below}
+        return {m for m in ours if room(m) not in below}
 
-    assert offenders([p for p in CORE if room(p) != "__init__"], above) == {}
+    assert offenders([p for p in CORE if dotted(p) != "benchbench"], above) == {}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    modules = {*map(dotted, CORE)} - {"benchbench"}  # which imports on demand
+    graph = {dotted(path): imports(path) & modules - {dotted(path)} for path in CORE}
+    order = [*TopologicalSorter(graph).static_order()]  # CycleError names a circle
+    assert {*order} == modules | {"benchbench"}
+
+
+def test_the_training_loop_knows_no_disk_no_names_and_no_command_line():
+    knows = imports(ROOT / "benchbench" / "training" / "loop.py")
+    assert {room(m) for m in knows if m.startswith("benchbench.")} == {"extension", "training"}
+    assert not knows & {"pathlib", "os", "benchbench.extension.catalog"}
+
+
+def test_a_thing_is_found_by_its_name():
+    """Few folders, none of one file, and no file named by an adjective or like another."""
+    entries = {p.name for p in (ROOT / "benchbench").iterdir()} - {"__pycache__", "py.typed"}
+    assert len(entries) <= MOST_ENTRIES, sorted(entries)
+    names = [path.stem for path in CORE if "cli" not in path.parts and path.stem != "__init__"]
+    assert {name for name in names if names.count(name) > 1} == set()
+    assert not {*names} & (ADJECTIVES | {"base", "common", "helpers", "manager", "misc", "utils"})
+    folders = {path.parent for path in CORE} - {ROOT / "benchbench"}
+    assert [f for f in folders if len([*f.glob("[!_]*")]) < 2] == []
 
 
 def test_the_core_knows_no_plugin():
@@ -106,8 +138,11 @@ def test_every_plugin_folder_is_an_entry_point_and_in_the_wheel():
     ("statement", "banned"),
     [
         ("import benchbench.cli", {"torch", "numpy", "pydantic", "tabulate"}),
-        ("import benchbench.board.table", {"torch"}),
-        ("import benchbench.run", {"timm", "torchvision", "sklearn", "matplotlib", "wilds"}),
+        ("import benchbench.leaderboard.table", {"torch"}),
+        (
+            "import benchbench.execution.cell",
+            {"timm", "torchvision", "sklearn", "matplotlib", "wilds"},
+        ),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(statement, banned):

@@ -11,11 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbench.diagnose.geometry import Side, diagnose
-from benchbench.features import Features
-from benchbench.metrics import METRICS
-from benchbench.readout import READOUTS
-from benchbench.validators import bnm, class_ami, density_ratio, entropy, in_common, infomax, snd
+from benchbench.diagnostics.geometry import Side, diagnose
+from benchbench.evaluation.criteria import (
+    bnm,
+    class_ami,
+    density_ratio,
+    entropy,
+    in_common,
+    infomax,
+    snd,
+)
+from benchbench.evaluation.features import Features
+from benchbench.evaluation.metrics import METRICS
+from benchbench.evaluation.readouts.registry import READOUTS
 
 WIDTH, CLASSES = 8, 3
 TURN = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(3))).Q

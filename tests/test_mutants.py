@@ -1,7 +1,7 @@
 """Tests fail when the program is wrong: it is changed in one place, and they are run.
 
 Each mutant of `mutants.toml` is put into a copy of the checkout, in which the tests that it names
-must fail. One that survives needs a reason there. ``-k train.py`` chooses by file.
+must fail. One that survives needs a reason there. ``-k loop.py`` chooses by file.
 
 As a program: a line of standard input is where to say what happens, and tests; in a fork of this
 process, in which all that is not ours is imported, they are run; its number and then its status

@@ -13,16 +13,18 @@ from sklearn.neighbors import KNeighborsRegressor
 from tiny import Text, heights, make_plan
 
 from benchbench import TEST, TRAIN, BadInput
-from benchbench.board.sources import Source, expected_of
-from benchbench.board.table import board
-from benchbench.board.text import render
-from benchbench.contracts import supervised_loss
-from benchbench.data.inspect import contact_sheet, counts, lonely
+from benchbench.data.inspection import contact_sheet, counts, lonely
 from benchbench.data.pack import in_memory
 from benchbench.data.splits import draw_split
-from benchbench.features import Features
-from benchbench.readout import knn, linear, probe, ridge
-from benchbench.run import execute
+from benchbench.evaluation.features import Features
+from benchbench.evaluation.readouts.knn import knn
+from benchbench.evaluation.readouts.linear_probe import linear, probe
+from benchbench.evaluation.readouts.ridge import ridge
+from benchbench.execution.cell import execute
+from benchbench.extension.contracts import supervised_loss
+from benchbench.leaderboard.board_folder import Source, expected_of
+from benchbench.leaderboard.table import board
+from benchbench.leaderboard.table_formats import render
 
 SUITE = Text("""
 name = "numbers"

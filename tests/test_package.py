@@ -4,7 +4,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
-from benchbench.suite import Suite, shipped_suites
+from benchbench.suites.suite import Suite, shipped_suites
 
 ROOT = Path(__file__).parent.parent
 SUITE = """
@@ -33,7 +33,7 @@ def test_the_wheel_holds_everything_that_runs_and_nothing_else(wheel):
         if path.suffix in (".py", ".toml", ".typed", ".md", ".json", ".txt", ".html")
     }
     assert names == wanted
-    assert {"benchbench/suites/quickstart.toml", "benchbench/suites/u-wilds/common.toml"} < names
+    assert {f"benchbench/suites/shipped/{n}.toml" for n in ("quickstart", "u-wilds/common")} < names
     assert "Name: benchbench-shift" in described and "License-Expression: Apache-2.0" in described
 
 
@@ -50,7 +50,8 @@ def test_installed_into_an_empty_environment_it_runs(wheel, fresh, tmp_path):
     paths = call(binaries / "python", "-c", where).split()
     assert all(path.startswith(str(binaries.parent)) for path in paths)
     assert call(binaries / "benchbench", "--version").strip() == "benchbench, version 0.1.0"
-    each = "from benchbench.suite import *; print([Suite.read(n).name for n in shipped_suites()])"
+    each = "from benchbench.suites.suite import *; "
+    each += "print([Suite.read(n).name for n in shipped_suites()])"
     here = [Suite.read(name).name for name in shipped_suites()]
     assert call(binaries / "python", "-c", each).strip() == str(here)
     words = (binaries / "benchbench", "run", "u-wilds/camelyon17", "--dry-run")

@@ -21,8 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from suites import FULL
 
-from benchbench.board.bundle import opened, submission_of
-from benchbench.board.sources import (
+from benchbench.data import archive
+from benchbench.data.archive import extract
+from benchbench.extension.errors import BadInput
+from benchbench.extension.grammar import parse, seconds_of, settle, split_chain, split_pipeline
+from benchbench.leaderboard.board_folder import (
     LEVEL_OF,
     LOSSES,
     WHY_STALE,
@@ -31,15 +34,12 @@ from benchbench.board.sources import (
     read_predictions,
     read_reported,
 )
-from benchbench.board.truth import Truth
-from benchbench.data import archive
-from benchbench.data.archive import extract
-from benchbench.gather import import_store
-from benchbench.record import read_many, read_record, read_status
-from benchbench.spelling import parse, seconds_of, settle, split_chain, split_pipeline
-from benchbench.store import Store, artifact_of
-from benchbench.suite import Cell, Method, Shift, Suite, conditions_of, matches
-from benchbench.terms import BadInput
+from benchbench.leaderboard.bundle import opened, submission_of
+from benchbench.leaderboard.true_labels import Truth
+from benchbench.store.artifacts import Store, artifact_of
+from benchbench.store.merge import import_store
+from benchbench.store.records import read_many, read_record, read_status
+from benchbench.suites.suite import Cell, Method, Shift, Suite, conditions_of, matches
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "benchbench").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
@@ -89,9 +89,9 @@ def test_nothing_unpickles_but_a_check_what_it_has_just_pickled():
         roots = {name.split(".")[0] for name in imported(path)}
         assert not roots & {*LOADERS}, path
         if "pickle" in roots:
-            assert path == ROOT / "benchbench" / "checks" / "common.py"
+            assert path == ROOT / "benchbench/extension/conformance/all_kinds.py"
     (loads,) = [c for c in CALLS if c[2] in ("pickle.loads", "pickle.load", "pickle.Unpickler")]
-    assert loads[:2] == ("benchbench/checks/common.py", "pickled")
+    assert loads[:2] == ("benchbench/extension/conformance/all_kinds.py", "pickled")
     assert ast.unparse(loads[3]) == "pickle.loads(pickle.dumps(value))"
 
 
@@ -112,13 +112,16 @@ def test_no_text_becomes_code():
              if name in ("eval", "exec", "compile", "__import__", "builtins.eval")]  # fmt: skip
     assert named == []
     assert [(file, place) for file, place, name, _ in CALLS if name == "ast.parse"] == [
-        ("benchbench/spelling.py", "_expression")  # it reads the grammar, and runs none of it
+        (
+            "benchbench/extension/grammar.py",
+            "_expression",
+        )  # it reads the grammar, and runs none of it
     ]
     loads = [(file, call.args[0]) for file, _, name, call in CALLS if name == "import_module"]
     modules = {file for file, named in loads if not isinstance(named, ast.Constant)}
     assert modules == {
         "benchbench/__init__.py",  # of a table of its own
-        "benchbench/checks/processes.py",  # a plugin that was loaded, in another process
+        "benchbench/extension/conformance/two_processes.py",  # a plugin, in another process
         "plugins/benchbench_wilds/package.py",  # of a table of its own
     }
 
@@ -138,7 +141,7 @@ def test_no_shell_no_guessable_file_and_no_archive_but_by_one_function():
 def with_features() -> set[str]:
     """Files whose `extract` is that of features."""
     return {path.relative_to(ROOT).as_posix() for path in SOURCES
-            if "benchbench.features" in imported(path)}  # fmt: skip
+            if "benchbench.evaluation.features" in imported(path)}  # fmt: skip
 
 
 def said_shell(call: ast.Call) -> bool:

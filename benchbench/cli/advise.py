@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from benchbench.cli.meter import Measuring, meter_options
+from benchbench.cli.connectivity_options import Measuring, meter_options
 from benchbench.cli.options import Place, catalog, plugin_options, writable, written
-from benchbench.terms import COLOURS, CROPS, BadInput
+from benchbench.extension.constants import COLOURS, CROPS
+from benchbench.extension.errors import BadInput
 
 if TYPE_CHECKING:
     from benchbench.data.pack import Pack
-    from benchbench.diagnose.advice import Labels, TargetAdvice
-    from benchbench.diagnose.measure import Meter
+    from benchbench.diagnostics.advice import Labels, TargetAdvice
+    from benchbench.diagnostics.connectivity_measurement import Meter
 
 TRIED = (f"{CROPS} | {COLOURS}", CROPS, COLOURS, f"{CROPS} | {COLOURS} | invert", "affine",
          "wilds_strong", "noise | gaussian_blur")  # fmt: skip
@@ -88,10 +89,10 @@ def advise(
     predicts the accuracy of contrastive pre-training with it, or says why it cannot tell. Writes a
     page that explains itself.
     """
-    from benchbench.datasets import check_apart
-    from benchbench.diagnose.advice import advise as advised
-    from benchbench.diagnose.page import as_json as told
-    from benchbench.diagnose.page import page
+    from benchbench.data.dataset_loading import check_apart
+    from benchbench.diagnostics.advice import advise as advised
+    from benchbench.diagnostics.advice_page import as_json as told
+    from benchbench.diagnostics.advice_page import page
 
     if not out.parent.is_dir():
         raise BadInput(f"--out {out}: there is no folder {out.parent}")
@@ -158,7 +159,7 @@ def usual(meter: Meter) -> list[str]:
 
     Colours, say, want one channel or three. BadInput if there is none.
     """
-    from benchbench.diagnose.space import fits
+    from benchbench.diagnostics.augmentation_search_space import fits
 
     catalog, task = meter.catalog, meter.pack.task
     every = OF_TEXTS if meter.pack.vocabulary else TRIED

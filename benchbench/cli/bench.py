@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from benchbench.cli.options import (
-    catalog,
-    compile_option,
-    device_option,
-    plugin_options,
-    wanted,
-)
-from benchbench.terms import BadInput
+from benchbench.cli.options import catalog, compile_option, device_option, plugin_options, wanted
+from benchbench.extension.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from benchbench.machine import Machine
+    from benchbench.training.device import Machine
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Asked:
 
     @property
     def machine(self) -> Machine:
-        from benchbench.machine import Machine
+        from benchbench.training.device import Machine
 
         return Machine.choose(self.device, self.precision, compiled=self.compiled)
 
@@ -88,8 +82,8 @@ def bench(what: str, as_json: bool, **options: Any) -> None:
 
     SHAPE is small_cnn@32, resnet18@32, resnet50@224 or vit_small@224.
     """
-    from benchbench.bench.step import SHAPES
-    from benchbench.spelling import instead
+    from benchbench.benchmarks.training_step import SHAPES
+    from benchbench.extension.grammar import instead
 
     of_shapes = {prefix + shape: (prefix, shape) for prefix in SHAPED for shape in SHAPES}
     known = [*of_shapes, *PLAIN]
@@ -106,7 +100,7 @@ def bench(what: str, as_json: bool, **options: Any) -> None:
 
 
 def step(shape: str, asked: Asked) -> tuple[Any, str]:
-    from benchbench.bench.step import PARTS, measure
+    from benchbench.benchmarks.training_step import PARTS, measure
 
     steps = asked.steps or 5
     report = measure(catalog(), asked.machine, shape, asked.batch_size, asked.rounds, steps)
@@ -124,7 +118,7 @@ def step(shape: str, asked: Asked) -> tuple[Any, str]:
 
 
 def objectives(shape: str, asked: Asked) -> tuple[Any, str]:
-    from benchbench.bench.step import compare_objectives
+    from benchbench.benchmarks.training_step import compare_objectives
 
     measured, left_out = compare_objectives(
         catalog(), asked.machine, shape, asked.batch_size, asked.rounds, asked.steps or 5
@@ -141,7 +135,7 @@ def objectives(shape: str, asked: Asked) -> tuple[Any, str]:
 
 
 def peers(shape: str, asked: Asked) -> tuple[Any, str]:
-    from benchbench.bench.peers import compare_peers
+    from benchbench.benchmarks.peer_packages import compare_peers
 
     told = compare_peers(
         catalog(),
@@ -172,7 +166,7 @@ def peers(shape: str, asked: Asked) -> tuple[Any, str]:
 
 
 def streams(shape: str, asked: Asked) -> tuple[Any, str]:
-    from benchbench.bench.streams import compare_streams
+    from benchbench.benchmarks.streaming import compare_streams
 
     steps = asked.steps or 5
     told = compare_streams(catalog(), asked.machine, shape, asked.batch_size, asked.rounds, steps)
@@ -181,7 +175,7 @@ def streams(shape: str, asked: Asked) -> tuple[Any, str]:
 
 
 def steady(shape: str, asked: Asked) -> tuple[Any, str]:
-    from benchbench.bench.steady import run_steadily
+    from benchbench.benchmarks.long_run import run_steadily
 
     steps = asked.steps or 10_000
     figures = run_steadily(catalog(), asked.machine, shape, asked.batch_size, steps)
@@ -189,31 +183,31 @@ def steady(shape: str, asked: Asked) -> tuple[Any, str]:
 
 
 def readout(asked: Asked) -> dict[str, Any]:
-    from benchbench.bench.readout import compare_readout
+    from benchbench.benchmarks.linear_readout import compare_readout
 
     return compare_readout()
 
 
 def data(asked: Asked) -> dict[str, Any]:
-    from benchbench.bench.data import compare_data
+    from benchbench.benchmarks.data_reading import compare_data
 
     return compare_data(catalog(), asked.machine)
 
 
 def store(asked: Asked) -> dict[str, Any]:
-    from benchbench.bench.store import compare_store
+    from benchbench.benchmarks.store_throughput import compare_store
 
     return compare_store(catalog(), asked.rounds)
 
 
 def launch(asked: Asked) -> dict[str, Any]:
-    from benchbench.bench.launch import compare_launch
+    from benchbench.benchmarks.launch_overhead import compare_launch
 
     return compare_launch(wanted())
 
 
 def startup(asked: Asked) -> dict[str, Any]:
-    from benchbench.bench.startup import compare_startup
+    from benchbench.benchmarks.startup_time import compare_startup
 
     return compare_startup(asked.rounds)
 

@@ -17,12 +17,13 @@ from benchbench.cli.options import (
     published,
     store_option,
 )
-from benchbench.terms import HONEST, BadInput, Rule
+from benchbench.extension.constants import HONEST, Rule
+from benchbench.extension.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchbench.board.sources import Source
+    from benchbench.leaderboard.board_folder import Source
 
 
 def board_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -38,8 +39,8 @@ def board_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def source_of(suite: str, rule: Rule | None, store: Path, data: Path, device: str) -> Source:
-    from benchbench.board.sources import of_folder, whole
-    from benchbench.publish import of_plan
+    from benchbench.leaderboard.board_folder import of_folder, whole
+    from benchbench.leaderboard.publishing import of_plan
 
     if published(suite):
         source = of_folder(Path(suite))
@@ -70,9 +71,9 @@ def leaderboard(
     suite: str, form: str, columns: str, rule: Rule | None, store: Path, data: Path, device: str
 ) -> None:
     """Print the board of SUITE from the store, or of a folder with suite.toml and records/."""
-    from benchbench.board.table import board, diagnostics_named
-    from benchbench.board.text import render
-    from benchbench.publish import board_of_plan
+    from benchbench.leaderboard.publishing import board_of_plan
+    from benchbench.leaderboard.table import board, diagnostics_named
+    from benchbench.leaderboard.table_formats import render
 
     more = diagnostics_named(columns)
     if published(suite):
@@ -102,8 +103,8 @@ def publish(suite: str, folder: Path | None, store: Path, data: Path, device: st
     files beside them. Of a folder DIR that was published they are written again, as after
     `benchbench verify --into DIR`.
     """
-    from benchbench.publish import publish, regenerate
-    from benchbench.suite import text_of
+    from benchbench.leaderboard.publishing import publish, regenerate
+    from benchbench.suites.suite import text_of
 
     if published(suite):
         if folder is not None:
@@ -141,6 +142,6 @@ def compare(
     Shift by shift and over all: the difference, its 95 % interval and p, paired over training
     seeds and test rows.
     """
-    from benchbench.board.compare import compared
+    from benchbench.leaderboard.comparison import compared
 
     click.echo(compared(source_of(suite, rule, store, data, device), one, other, as_json), nl=False)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from benchbench.cli.meter import Measuring, meter_options
+from benchbench.cli.connectivity_options import Measuring, meter_options
 from benchbench.cli.options import plugin_options
 
 if TYPE_CHECKING:
     from benchbench.data.pack import Pack
-    from benchbench.diagnose.measure import Estimator
-    from benchbench.suite import Shift
+    from benchbench.diagnostics.connectivity_measurement import Estimator
+    from benchbench.suites.suite import Shift
 
 
 @click.command()
@@ -55,7 +55,7 @@ def connectivity(
 
     DATASET is spelled as in a suite. Nothing is measured twice: run it again after an interruption.
     """
-    from benchbench.diagnose.report import rendered, told
+    from benchbench.diagnostics.connectivity_report import rendered, told
 
     text, meter = measuring.meter(dataset, estimator)
     wanted = shifts_of(shifts, meter.pack)
@@ -71,7 +71,7 @@ def shifts_of(texts: tuple[str, ...], pack: Pack) -> list[Shift]:
     """Those that are named, or one for every two domains: connectivity has no direction."""
     from itertools import combinations
 
-    from benchbench.suite import Shift
+    from benchbench.suites.suite import Shift
 
     named = texts or [f"{a} > {b}" for a, b in combinations(pack.domain_names, 2)]
     return [Shift.parse(text, pack.domain_names) for text in named]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchbench.cli.options import Place, catalog, data_option, plugin_options, store_option
-from benchbench.terms import BadInput
+from benchbench.extension.errors import BadInput
 
 if TYPE_CHECKING:
-    from benchbench.catalog import Choice
     from benchbench.data.pack import Pack
-    from benchbench.store import Store
+    from benchbench.extension.catalog import Choice
+    from benchbench.store.artifacts import Store
 
 
 @click.group()
@@ -33,7 +33,7 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True)
 def list_(data: Path, as_json: bool) -> None:
     """Say of every dataset whether its files are here, and where its authors publish them."""
-    from benchbench.datasets import missing_files
+    from benchbench.data.dataset_loading import missing_files
 
     known = catalog()
     facts: list[dict[str, Any]] = []
@@ -76,9 +76,9 @@ def download(dataset: str, data: Path) -> None:
 
     Checked by md5. Run it again after an interruption: it goes on where it stopped.
     """
+    from benchbench.data.dataset_loading import missing_files
     from benchbench.data.download import download as fetch
-    from benchbench.datasets import missing_files
-    from benchbench.progress import Counting
+    from benchbench.execution.progress import Counting
 
     choice = catalog().resolve("dataset", dataset)
     source = choice.entry.published
@@ -121,8 +121,8 @@ def verify(dataset: str, store: Path, data: Path) -> None:
     and groups on several sides of a split. That is no fault of the files: the exit status is 1 only
     where something has changed, or rows are missing.
     """
-    from benchbench.data.inspect import miscounted
-    from benchbench.datasets import verified
+    from benchbench.data.dataset_loading import verified
+    from benchbench.data.inspection import miscounted
 
     choice, pack = opened(dataset, store, data)
     faults, overlaps = verified(choice, data, a_store(store))
@@ -175,9 +175,9 @@ def show(
     data: Path,
 ) -> None:
     """Draw a sheet of DATASET: a row for each class, columns for each domain."""
-    from benchbench.data.inspect import contact_sheet
-    from benchbench.datasets import check_apart
-    from benchbench.plan import build_augmentation, check_modality
+    from benchbench.data.dataset_loading import check_apart
+    from benchbench.data.inspection import contact_sheet
+    from benchbench.suites.plan import build_augmentation, check_modality
 
     choice, pack = opened(dataset, store, data)
     check_apart(choice, data, a_store(store), out)
@@ -202,7 +202,7 @@ def show(
 @data_option
 def doctor(store: Path, data: Path) -> None:
     """Look for what is wrong with datasets here: plugins, leftovers, changed files."""
-    from benchbench.data.inspect import ailments
+    from benchbench.data.inspection import ailments
 
     known = catalog()
     faults = [str(aside) for aside in known.aside]
@@ -215,8 +215,8 @@ def doctor(store: Path, data: Path) -> None:
 
 
 def opened(dataset: str, store: Path, data: Path) -> tuple[Choice, Pack]:
-    from benchbench.datasets import packed
-    from benchbench.progress import Counting
+    from benchbench.data.dataset_loading import packed
+    from benchbench.execution.progress import Counting
 
     choice = catalog().resolve("dataset", dataset)
     place = a_store(store)
@@ -225,7 +225,7 @@ def opened(dataset: str, store: Path, data: Path) -> tuple[Choice, Pack]:
 
 
 def a_store(root: Path) -> Store:
-    from benchbench.store import Store
+    from benchbench.store.artifacts import Store
 
     return Store(root)
 
@@ -234,7 +234,7 @@ def table_of(pack: Pack) -> str:
     """Rows of every domain by split, labelled and not."""
     from tabulate import tabulate
 
-    from benchbench.data.inspect import counts, lonely, without_label
+    from benchbench.data.inspection import counts, lonely, without_label
 
     body = [[*row] for row in counts(pack)]
     head = ["domain", "train", "unlabelled", "val", "test", "classes"]

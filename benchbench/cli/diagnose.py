@@ -21,12 +21,12 @@ from benchbench.cli.options import (
     written,
 )
 from benchbench.cli.prediction import prediction
-from benchbench.terms import BadInput
+from benchbench.extension.errors import BadInput
 
 if TYPE_CHECKING:
-    from benchbench.plan import Plan
-    from benchbench.record import Diagnostics, Record
-    from benchbench.suite import Cell
+    from benchbench.store.records import Diagnostics, Record
+    from benchbench.suites.plan import Plan
+    from benchbench.suites.suite import Cell
 
 
 @click.group()
@@ -65,7 +65,7 @@ def features(
 
     Nothing is trained. Of a folder with suite.toml and records/, what the records say.
     """
-    from benchbench.diagnose.table import features_table
+    from benchbench.leaderboard.diagnostics_table import features_table
 
     if published(suite, "records"):
         records = published_records(Path(suite), only)
@@ -75,7 +75,7 @@ def features(
     if not records:
         raise BadInput(f"none of these cells of {suite} is scored yet; run them first")
     if out is not None:
-        from benchbench.diagnose.pictures import separation
+        from benchbench.diagnostics.plots import separation
 
         written(out, separation(records))
     click.echo(features_table(records, form), nl=False)
@@ -83,8 +83,8 @@ def features(
 
 def published_records(folder: Path, only: str) -> list[Record]:
     """The scored ones, in the order of the suite's cells."""
-    from benchbench.board.sources import read_folder
-    from benchbench.suite import chosen
+    from benchbench.leaderboard.board_folder import read_folder
+    from benchbench.suites.suite import chosen
 
     _, records, cells = read_folder(folder)
     known = {(r.method, r.shift, r.seeds.train): r for r in records if r.status == "scored"}
@@ -118,7 +118,7 @@ def diagnosed_records(plan: Plan, cells: list[Cell]) -> list[Record]:
 
 def from_store(cell: Cell, plan: Plan) -> Diagnostics | None:
     """What the cell's features tell; None if the store has them no longer."""
-    from benchbench.run import diagnosed, stored_features
+    from benchbench.execution.cell import diagnosed, stored_features
 
     key = plan.encoder_key(cell)
     domains = (*cell.shift.sources, *cell.shift.targets)

@@ -16,11 +16,11 @@ from benchbench.cli.options import (
     published,
     store_option,
 )
-from benchbench.terms import BadInput
+from benchbench.extension.errors import BadInput
 
 if TYPE_CHECKING:
-    from benchbench.board.trackers import Losses, Tracker
-    from benchbench.record import Record
+    from benchbench.leaderboard.experiment_trackers import Losses, Tracker
+    from benchbench.store.records import Record
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 
@@ -48,7 +48,7 @@ def export(suite: str, target: str, store: Path, data: Path, device: str) -> Non
     there twice when it is exported again: files and TensorBoard's runs are replaced, those of
     MLflow and W&B that are complete are left.
     """
-    from benchbench.disk import place, writing
+    from benchbench.store.atomic_files import place, writing
 
     kind, _, where = target.partition(":")
     check_target(target)
@@ -56,13 +56,13 @@ def export(suite: str, target: str, store: Path, data: Path, device: str) -> Non
     if not records:
         raise BadInput(f"{suite} has no records yet")
     if kind in TRACKERS:
-        from benchbench.board.trackers import track
+        from benchbench.leaderboard.experiment_trackers import track
 
         with writing(target):
             new, there = track(records, tracker_of(kind, where), losses)
         click.echo(f"{target}: {new:,} runs written, {there:,} were there")
         return
-    from benchbench.board.export import TABLES, rows_of
+    from benchbench.leaderboard.export import TABLES, rows_of
 
     content = TABLES[Path(target).suffix](records)
     with writing(target):
@@ -72,7 +72,7 @@ def export(suite: str, target: str, store: Path, data: Path, device: str) -> Non
 
 def check_target(target: str) -> None:
     """BadInput if it is none of what there is."""
-    from benchbench.board.export import TABLES
+    from benchbench.leaderboard.export import TABLES
 
     kind, colon, where = target.partition(":")
     if "\0" in target:
@@ -87,7 +87,7 @@ def check_target(target: str) -> None:
 
 def records_of(suite: str, store: Path, data: Path, device: str) -> tuple[list[Record], Losses]:
     """Of a folder, or of what a store has of a suite; and what tells the losses of a stage."""
-    from benchbench.record import read_records
+    from benchbench.store.records import read_records
 
     if published(suite, "records"):
         return read_records(Path(suite) / "records"), lambda key: ()
@@ -102,7 +102,7 @@ def records_of(suite: str, store: Path, data: Path, device: str) -> tuple[list[R
 
 
 def tracker_of(kind: str, where: str) -> Tracker:
-    from benchbench.board.trackers import MLflow, TensorBoard, WandB
+    from benchbench.leaderboard.experiment_trackers import MLflow, TensorBoard, WandB
 
     if kind == "tensorboard":
         return TensorBoard(Path(where))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchbench import API, __version__
-from benchbench.board.inert import visible
 from benchbench.cli.advise import advise
 from benchbench.cli.bench import bench
 from benchbench.cli.board import compare, leaderboard, publish
@@ -39,16 +38,17 @@ from benchbench.cli.search import search
 from benchbench.cli.store import store
 from benchbench.cli.submit import submit, verify
 from benchbench.cli.theory import theory
-from benchbench.terms import BadInput, MissingData
+from benchbench.extension.errors import BadInput, MissingData
+from benchbench.leaderboard.escaping import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchbench.catalog import Catalog
-    from benchbench.claims import Sign
-    from benchbench.estimate import Calibration
-    from benchbench.plan import Plan
-    from benchbench.suite import Cell
+    from benchbench.extension.catalog import Catalog
+    from benchbench.store.locks import Sign
+    from benchbench.suites.cost import Calibration
+    from benchbench.suites.plan import Plan
+    from benchbench.suites.suite import Cell
 
 KINDS = ("datasets", "encoders", "augmentations", "objectives")
 
@@ -118,8 +118,8 @@ main.add_command(compare)
 @click.option("--json", "as_json", is_flag=True, help="Everything that is known, for programs.")
 def list_(kind: str | None, as_json: bool) -> None:
     """Show what the installed plugins offer, with every option and its default, and all suites."""
-    from benchbench.spelling import spell
-    from benchbench.suite import shipped_suites
+    from benchbench.extension.grammar import spell
+    from benchbench.suites.suite import shipped_suites
 
     known = catalog()
     chosen = [e for e in known.entries.values() if kind is None or f"{e.kind}s" == kind]
@@ -200,13 +200,13 @@ def run(
 
     Run it again after an interruption: what was finished is kept, and nothing is done twice.
     """
-    from benchbench.estimate import Calibration, total
-    from benchbench.interrupts import raised_by
-    from benchbench.launch.engines import engine_of, processes_here, run_on
-    from benchbench.plan import DONE
-    from benchbench.progress import Counting, Progress
-    from benchbench.publish import board_of_plan
-    from benchbench.store import Store, enough_space
+    from benchbench.execution.launchers import engine_of, processes_here, run_on
+    from benchbench.execution.progress import Counting, Progress
+    from benchbench.leaderboard.publishing import board_of_plan
+    from benchbench.store.artifacts import Store, enough_space
+    from benchbench.suites.cost import Calibration, total
+    from benchbench.suites.plan import DONE
+    from benchbench.training.stop_signals import raised_by
 
     job = make_job(
         suite,
@@ -303,7 +303,7 @@ def told_of(sign: Sign) -> str:
 @click.option("--json", "as_json", is_flag=True)
 def sysinfo(device: str, as_json: bool) -> None:
     """Describe this machine and its packages, for a bug report. No host or user name."""
-    from benchbench.machine import Machine
+    from benchbench.training.device import Machine
 
     machine, known = Machine.choose(device, "auto"), catalog()
     facts = {
@@ -326,7 +326,7 @@ def sysinfo(device: str, as_json: bool) -> None:
 
 def show_without_data(suite: str, only: str, data: Path, missing: Sequence[str]) -> None:
     """The cells of a suite that names its shifts, though nothing is known of its data yet."""
-    from benchbench.suite import Suite, chosen
+    from benchbench.suites.suite import Suite, chosen
 
     read = Suite.read(suite)
     for cell in chosen(read.cells(read.named_domains), only):
@@ -337,8 +337,8 @@ def show_without_data(suite: str, only: str, data: Path, missing: Sequence[str])
 
 def show_plan(plan: Plan, cells: list[Cell], budget: float | None, processes: int | None) -> None:
     """What `run` would do with every cell, and what that costs, from a trial of every kind."""
-    from benchbench.estimate import Calibration, affordable, sized, total
-    from benchbench.store import enough_space
+    from benchbench.store.artifacts import enough_space
+    from benchbench.suites.cost import Calibration, affordable, sized, total
 
     told, to_do, refused = Calibration(plan, processes=processes), [], 0
     for cell in cells:
@@ -385,7 +385,7 @@ def show_plan(plan: Plan, cells: list[Cell], budget: float | None, processes: in
 
 def within_budget(told: Calibration, cells: list[Cell], budget: float) -> list[Cell]:
     """Those that fit, told to the person who waits for them; BadInput if none does."""
-    from benchbench.estimate import affordable, total
+    from benchbench.suites.cost import affordable, total
 
     fit = affordable(told, cells, budget)
     if cells and not fit:
@@ -425,7 +425,7 @@ def new(kind: str, name: str, into: Path) -> None:
 
     NAME is what suites call it, such as my-idea.
     """
-    from benchbench.scaffold import write_package
+    from benchbench.extension.scaffold import write_package
 
     snake = name.replace("-", "_")
     known = catalog()
@@ -457,8 +457,8 @@ def check(plugins: tuple[str, ...], data: Path, verbose: bool, as_json: bool) ->
     from itertools import groupby
     from tempfile import TemporaryDirectory
 
-    from benchbench.catalog import LOCAL_FILE
-    from benchbench.checks import checks_of
+    from benchbench.extension.catalog import LOCAL_FILE
+    from benchbench.extension.conformance import checks_of
 
     known = catalog()
     files = [p for p in known.plugins if p.distribution == LOCAL_FILE]

@@ -10,15 +10,15 @@ from uuid import uuid4
 
 import click
 
-from benchbench.terms import BadInput
+from benchbench.extension.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchbench.catalog import Catalog, Wanted
-    from benchbench.launch.job import Job
-    from benchbench.plan import Plan
-    from benchbench.suite import Cell
+    from benchbench.execution.job import Job
+    from benchbench.extension.catalog import Catalog, Wanted
+    from benchbench.suites.plan import Plan
+    from benchbench.suites.suite import Cell
 
 
 class Place(click.Path):
@@ -79,7 +79,7 @@ def seconds(context: click.Context, option: click.Parameter, value: str | None) 
     """What ``45s``, ``90min``, ``1.5h`` or ``2d`` is."""
     if value is None:
         return None
-    from benchbench.spelling import seconds_of
+    from benchbench.extension.grammar import seconds_of
 
     if (told := seconds_of(value)) is None:
         raise click.BadParameter(f"{value!r} is no time; write it like 45s, 90min, 1.5h or 2d")
@@ -175,7 +175,7 @@ def plugin_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def wanted() -> Wanted:
     """The plugins that the command line and the environment ask for."""
-    from benchbench.catalog import Wanted
+    from benchbench.extension.catalog import Wanted
 
     said = click.get_current_context().meta
     files, without, strict = (
@@ -186,7 +186,7 @@ def wanted() -> Wanted:
 
 def catalog() -> Catalog:
     """What those plugins offer."""
-    from benchbench.catalog import load
+    from benchbench.extension.catalog import load
 
     return load(wanted())
 
@@ -223,19 +223,19 @@ def written(path: Path, text: str) -> None:
 
 
 def make_job(suite: str, store: Path, data: Path, device: str, **how: Any) -> Job:
-    from benchbench.launch.job import Job
-    from benchbench.suite import Suite
+    from benchbench.execution.job import Job
+    from benchbench.suites.suite import Suite
 
     return Job(Suite.read(suite), wanted(), data.absolute(), store.absolute(), device, **how)
 
 
 def make_plan(suite: str, store: Path, data: Path, device: str) -> Plan:
-    from benchbench.progress import Counting
+    from benchbench.execution.progress import Counting
 
     return make_job(suite, store, data, device).plan(Counting("decoding", "image"))
 
 
 def chosen_cells(plan: Plan, only: str) -> list[Cell]:
-    from benchbench.suite import chosen
+    from benchbench.suites.suite import chosen
 
     return chosen(plan.cells, only, plan.older_records)

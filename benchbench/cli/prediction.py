@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from benchbench.cli.options import (
-    Place,
-    writable,
-    written,
-)
+from benchbench.cli.options import Place, writable, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchbench.diagnose.fit import Point
+    from benchbench.diagnostics.accuracy_prediction import Point
 
 SHOWN = ("connectivity", "all four distances", "source accuracy")  # in the picture
 
@@ -39,8 +35,9 @@ def prediction(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> No
     connectivity --format json` prints it. Without one, the points that come with benchbench, which
     `advise` predicts from.
     """
-    from benchbench.diagnose.fit import PREDICTORS, judge, points_of, shipped
-    from benchbench.diagnose.fit import as_json as as_text
+    from benchbench.diagnostics.accuracy_prediction import PREDICTORS, judge, shipped
+    from benchbench.diagnostics.accuracy_prediction import as_json as as_text
+    from benchbench.leaderboard.prediction_points import points_of
 
     if out is not None:
         writable(out)
@@ -51,7 +48,7 @@ def prediction(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> No
         if (mine := [p for p in points if set(names) <= p.values.keys()]) == points
     }
     if out is not None:
-        from benchbench.diagnose.pictures import predicted
+        from benchbench.diagnostics.plots import predicted
 
         names = [name for name in SHOWN if name in told]
         written(out / "prediction.svg", predicted(points, names))
@@ -71,7 +68,7 @@ def as_strict_json(told: dict[str, dict[str, float]]) -> str:
 def table_of(points: Sequence[Point], told: dict[str, dict[str, float]]) -> str:
     from tabulate import tabulate
 
-    from benchbench.diagnose.fit import fixed_and_best
+    from benchbench.diagnostics.accuracy_prediction import fixed_and_best
 
     body = [[name, *(f"{j[key]:.2f}" for key in ("inside", "pairs", "elsewhere", "rank", "within")),
              f"{100 * j['chosen']:.1f}",

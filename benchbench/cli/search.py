@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from benchbench.cli.meter import Measuring, meter_options
+from benchbench.cli.connectivity_options import Measuring, meter_options
 from benchbench.cli.options import plugin_options
 
 if TYPE_CHECKING:
-    from benchbench.diagnose.search import Finalist, Sampler, Trial
+    from benchbench.diagnostics.augmentation_search import Finalist, Sampler, Trial
 
 
 @click.command()
@@ -66,12 +66,12 @@ def search(
     is what is found. Nothing is measured twice: run it again after an interruption, or with more
     trials, and it goes on.
     """
-    from benchbench.diagnose.search import rendered
-    from benchbench.diagnose.search import search as searched
-    from benchbench.diagnose.space import steps_for
-    from benchbench.finalists import pretrained
-    from benchbench.interrupts import raised_by
-    from benchbench.suite import Shift
+    from benchbench.diagnostics.augmentation_search import rendered
+    from benchbench.diagnostics.augmentation_search import search as searched
+    from benchbench.diagnostics.augmentation_search_space import steps_for
+    from benchbench.execution.search_finalists import pretrained
+    from benchbench.suites.suite import Shift
+    from benchbench.training.stop_signals import raised_by
 
     def watch(which: str, trial: Trial) -> None:
         click.echo(f"{which}: {trial.score:.2f}  {trial.augmentation}", err=True)

@@ -19,12 +19,12 @@ from benchbench.cli.options import (
     seconds,
     store_option,
 )
-from benchbench.terms import BadInput
+from benchbench.extension.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchbench.upkeep import Piece
+    from benchbench.execution.store_cleanup import Piece
 
 
 @click.group()
@@ -38,8 +38,8 @@ def list_(store: Path) -> None:
     """Say how many files and bytes the store has of every kind."""
     from tabulate import tabulate
 
-    from benchbench.estimate import sized
-    from benchbench.upkeep import KINDS, existing, sizes
+    from benchbench.execution.store_cleanup import KINDS, existing, sizes
+    from benchbench.suites.cost import sized
 
     words = {**KINDS, "records": "scores, with predictions", "claims": "who works on what"}
     found = sorted(sizes(existing(store)).items(), key=lambda pair: -pair[1][1])
@@ -64,8 +64,8 @@ def verify(store: Path, set_aside: bool) -> None:
     Artifacts and predictions are compared with their sha256. The pixels of datasets are checked by
     `benchbench data verify`.
     """
-    from benchbench.progress import Counting
-    from benchbench.upkeep import existing, faults
+    from benchbench.execution.progress import Counting
+    from benchbench.execution.store_cleanup import existing, faults
 
     count = 0
     for fault in faults(existing(store), Counting("reading", "B"), set_aside=set_aside):
@@ -101,7 +101,7 @@ def gc(store: Path, dry_run: bool, older_than: float) -> None:
 
     What a living process works on stays, and while there is one, so do all stages and snapshots.
     """
-    from benchbench.upkeep import clean, existing, sorted_out
+    from benchbench.execution.store_cleanup import clean, existing, sorted_out
 
     place = existing(store)
     if dry_run:
@@ -120,7 +120,7 @@ def gc(store: Path, dry_run: bool, older_than: float) -> None:
 
 
 def told(pieces: Sequence[Piece]) -> str:
-    from benchbench.estimate import sized
+    from benchbench.suites.cost import sized
 
     return f"{len(pieces):,} files, {sized(sum(piece.size for piece in pieces))}"
 
@@ -148,9 +148,9 @@ def export_(
     `--suite SUITE --only "method=simclr,seed=0"` takes a pre-training along, and what was scored
     with it, and nothing else.
     """
-    from benchbench.estimate import sized
-    from benchbench.gather import everything, export_files
-    from benchbench.upkeep import existing, files_of
+    from benchbench.execution.store_cleanup import existing, files_of
+    from benchbench.store.merge import everything, export_files
+    from benchbench.suites.cost import sized
 
     if only and suite is None:
         raise BadInput("--only chooses among the cells of a suite; say --suite SUITE, too")
@@ -174,8 +174,8 @@ def import_(archive: Path, store: Path) -> None:
 
     What is damaged is left out, and named; 1 if anything is.
     """
-    from benchbench.gather import import_store
-    from benchbench.store import Store
+    from benchbench.store.artifacts import Store
+    from benchbench.store.merge import import_store
 
     taken = import_store(Store(store), archive)
     click.echo(

@@ -17,17 +17,17 @@ from benchbench.cli.options import (
     plugin_options,
     store_option,
 )
-from benchbench.terms import BadInput
+from benchbench.extension.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from benchbench.board.bundle import Submission
-    from benchbench.board.consistent import Finding
-    from benchbench.board.sources import Checked
-    from benchbench.board.verify import Check
-    from benchbench.plan import Plan
-    from benchbench.record import Record
+    from benchbench.leaderboard.board_folder import Checked
+    from benchbench.leaderboard.bundle import Submission
+    from benchbench.leaderboard.consistency import Finding
+    from benchbench.leaderboard.verification import Check
+    from benchbench.store.records import Record
+    from benchbench.suites.plan import Plan
 
 LEVELS = ("claimed", "consistent", "re-probed", "reproduced")
 
@@ -77,7 +77,7 @@ def submit(
     Every cell of theirs needs a record, of every seed; one that failed is told as it is. The file
     holds no host, no user and no path.
     """
-    from benchbench.board.bundle import credited, narrowed, write_bundle
+    from benchbench.leaderboard.bundle import credited, narrowed, write_bundle
 
     credits = credited(submitter, paper, code)
     plan = make_plan(suite, store, data, device)
@@ -156,9 +156,9 @@ def verify(
     The first two load no plugin and run nothing of the bundle's. Whoever makes predictions up is
     found out only by the last two, which run what the bundle names: look at it first.
     """
-    from benchbench.board.bundle import Malformed, opened, submission_of
-    from benchbench.board.consistent import Board
-    from benchbench.board.verify import Verdict, take_in, verdict_on
+    from benchbench.leaderboard.bundle import Malformed, opened, submission_of
+    from benchbench.leaderboard.consistency import Board
+    from benchbench.leaderboard.verification import Verdict, take_in, verdict_on
 
     asked, taken = cast("Checked", level), 0
     known = Board.read(board) if board else None
@@ -183,21 +183,21 @@ def checks_with_plugins(
     """What the upper levels do; plugins are loaded when one of them is asked for."""
 
     def plan_of(submission: Submission) -> Plan:
-        from benchbench.launch.again import plan_for
-        from benchbench.progress import Counting
-        from benchbench.store import Store
+        from benchbench.execution.progress import Counting
+        from benchbench.leaderboard.reproduction import plan_for
+        from benchbench.store.artifacts import Store
 
         report = Counting("decoding", "image")
         return plan_for(submission, catalog(), data, Store(store.absolute()), device, report)
 
     def probe(submission: Submission) -> Iterator[Finding]:
-        from benchbench.launch.again import reprobed
+        from benchbench.leaderboard.reproduction import reprobed
 
         return reprobed(submission, plan_of(submission))
 
     def train(submission: Submission) -> Iterator[Finding]:
-        from benchbench.launch.again import reproduced
-        from benchbench.progress import Progress
+        from benchbench.execution.progress import Progress
+        from benchbench.leaderboard.reproduction import reproduced
 
         return reproduced(submission, plan_of(submission), seed, Progress)
 

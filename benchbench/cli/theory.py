@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchbench.cli.bench import table
-from benchbench.cli.options import (
-    Place,
-    writable,
-    written,
-)
+from benchbench.cli.options import Place, writable, written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchbench.diagnose.theory import Blocks, Cell, Point
+    from benchbench.diagnostics.theory import Blocks, Cell, Point
 
 
 @click.command()
@@ -63,14 +59,7 @@ def theory(
     domain. Prints what contrastive features of such a graph hold, and what a head trained on the
     first domain reads off them: of the population, and of graphs drawn at random.
     """
-    from benchbench.diagnose.theory import (
-        Blocks,
-        Setting,
-        descent,
-        four_nodes,
-        sweeps,
-        verdict,
-    )
+    from benchbench.diagnostics.theory import Blocks, Setting, descent, four_nodes, sweeps, verdict
 
     k = classes + domains - 1 if features is None else features
     setting = Setting(Blocks(classes, domains, rho, alpha, beta, gamma), inputs, k)
@@ -88,7 +77,7 @@ def theory(
     }
     told = json.dumps(figures, indent=1)
     if out:
-        from benchbench.diagnose.theory_plots import write_pictures
+        from benchbench.diagnostics.theory_plots import write_pictures
 
         write_pictures(out, setting, points)
         written(out / "theory.json", told + "\n")
@@ -97,7 +86,7 @@ def theory(
 
 def spectrum_of(blocks: Blocks) -> list[dict[str, Any]]:
     """The closed form, and how far LAPACK's eigenvalues of the normalised matrix are from it."""
-    from benchbench.diagnose.theory import eigenspaces, numeric
+    from benchbench.diagnostics.theory import eigenspaces, numeric
 
     spaces, found = eigenspaces(blocks), numeric(blocks)
     return [

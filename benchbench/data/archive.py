@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchbench.terms import BadInput
+from benchbench.extension.errors import BadInput
 
 MOST_FILES = 5_000_000
 MOST_GROWTH, FREELY = 100, 10 << 20  # times its own size, and bytes that are always granted

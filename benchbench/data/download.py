@@ -8,10 +8,10 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from benchbench.contracts import Download
 from benchbench.data.archive import extract
-from benchbench.disk import writing
-from benchbench.terms import BadInput
+from benchbench.extension.contracts import Download
+from benchbench.extension.errors import BadInput
+from benchbench.store.atomic_files import writing
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30.0  # seconds without a word from the other side

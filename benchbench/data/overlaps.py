@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchbench.data.encoded import Encoded
+from benchbench.data.encoded_images import Encoded
 from benchbench.data.pack import Pack
-from benchbench.terms import TEST, TRAIN, VAL
+from benchbench.extension.constants import TEST, TRAIN, VAL
 
 WORDS = {TRAIN: "training", VAL: "validation", TEST: "test"}
 PAIRS = ((TEST, TRAIN), (TEST, VAL), (VAL, TRAIN))  # of sides, the worst first

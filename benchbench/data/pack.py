@@ -1,21 +1,19 @@
 """A dataset as the core uses it: checked, split and fingerprinted."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from benchbench.contracts import DomainData, ImageFiles, Task, is_known
-from benchbench.data.encoded import Encoded
+from benchbench.data.encoded_images import Encoded
+from benchbench.data.fingerprint import digest_of, fingerprint_of
 from benchbench.data.splits import draw_split
-from benchbench.metrics import OF_GROUPS, resolve_metric
-from benchbench.record import Unseen
-from benchbench.terms import PADDING, TEST, TRAIN, UNKNOWN, VAL, BadInput
-
-INPUTS = {(4, torch.uint8), (4, torch.float16), (2, torch.int32)}  # dimensions and dtypes
+from benchbench.evaluation.metrics import OF_GROUPS, resolve_metric
+from benchbench.extension.constants import PADDING, TEST, TRAIN, UNKNOWN, VAL
+from benchbench.extension.contracts import DomainData, ImageFiles, Task, is_known
+from benchbench.extension.errors import BadInput
+from benchbench.store.records import Unseen
 
 
 @dataclass(frozen=True)
@@ -93,14 +91,6 @@ def pack_of(data: DomainData, split_seed: int, inputs: Tensor | Encoded, digest:
     if split is None:
         split = draw_split(data.labels, data.domains, data.units, names, split_seed)
     _check_range("split", split, TRAIN, TEST + 1)
-    fingerprint = hashlib.sha256(digest.encode())
-    about: list[object] = [tuple(inputs.shape), data.class_names, names]
-    if data.vocabulary:
-        about.append(data.vocabulary)
-    fingerprint.update(json.dumps(about).encode())
-    for values in (data.labels, data.domains, split, data.groups):
-        if values is not None:
-            fingerprint.update(values.contiguous().numpy().data)
     return Pack(
         inputs,
         data.labels,
@@ -112,7 +102,7 @@ def pack_of(data: DomainData, split_seed: int, inputs: Tensor | Encoded, digest:
         data.group_names,
         data.metric,
         data.licence,
-        fingerprint.hexdigest(),
+        fingerprint_of(data, split, tuple(inputs.shape), digest),
         data.vocabulary,
     )
 
@@ -121,18 +111,6 @@ def in_memory(data: DomainData, split_seed: int = 0) -> Pack:
     """The pack of data whose inputs are a tensor."""
     assert not isinstance(data.inputs, ImageFiles), "files are prepared in a store"
     return pack_of(data, split_seed, data.inputs, digest_of(data.inputs))
-
-
-def digest_of(inputs: Tensor) -> str:
-    """sha256 of the bytes; BadInput if they are neither images nor texts."""
-    if (inputs.ndim, inputs.dtype) not in INPUTS:
-        raise BadInput(
-            "the dataset's images must be uint8 or float16 of shape [N, C, H, W], and its texts "
-            "int32 of shape [N, L]"
-        )
-    if inputs.dtype == torch.float16 and not inputs.isfinite().all():
-        raise BadInput("the dataset's images hold NaN or infinity")
-    return hashlib.sha256(inputs.contiguous().numpy().data).hexdigest()
 
 
 def _check_range(column: str, values: Tensor, low: int, end: int) -> None:

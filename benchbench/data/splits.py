@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from benchbench.contracts import is_known
-from benchbench.terms import TEST, TRAIN, VAL, derive_seed
+from benchbench.extension.constants import TEST, TRAIN, VAL
+from benchbench.extension.contracts import is_known
+from benchbench.training.seeds import derive_seed
 
 DRAWN = 2  # the version of the draw: a pack with the split of another is prepared anew
 HELD_OUT = 0.2  # the share of a stratum that tests; the same share of the rest validates

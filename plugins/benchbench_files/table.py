@@ -12,15 +12,7 @@ from typing import TextIO
 
 import torch
 
-from benchbench import (
-    TRAIN,
-    BadInput,
-    DomainData,
-    ImageFiles,
-    check_links,
-    checked_size,
-    tokenized,
-)
+from benchbench import TRAIN, BadInput, DomainData, ImageFiles, check_links, checked_size, tokenized
 from benchbench_files.columns import NAMED, Row, check_spelling, is_text, named
 from benchbench_files.tree import around
 

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from benchbench.cli import main
-from benchbench.contracts import Download
 from benchbench.data.download import download
-from benchbench.terms import BadInput
+from benchbench.extension.contracts import Download
+from benchbench.extension.errors import BadInput
 
 CONTENT = bytes(range(256)) * 2000
 

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny import tiny
 
-from benchbench.checks.subject import sentences
 from benchbench.cli import main
 from benchbench.data.overlaps import digests_of, overlaps
 from benchbench.data.pack import in_memory
-from benchbench.terms import TEST, TRAIN, VAL
+from benchbench.extension.conformance.fixtures import sentences
+from benchbench.extension.constants import TEST, TRAIN, VAL
 
 WITHIN = r"domain '(\w+)': (\w+) rows .* a (\w+) row: (\d+) of (\d+),"
 BETWEEN = r"domains '(\w+)' and '(\w+)': .*?(\d+),"

@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from tiny import tiny
 
-from benchbench.contracts import ImageFiles
-from benchbench.data.images import read_image
+from benchbench.data.decoding import read_image
 from benchbench.data.pack import check_shift, in_memory
-from benchbench.data.prepare import prepare
+from benchbench.data.preparation import prepare
 from benchbench.data.splits import draw_split
-from benchbench.store import Store
-from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, BadInput
+from benchbench.extension.constants import TEST, TRAIN, UNKNOWN, VAL
+from benchbench.extension.contracts import ImageFiles
+from benchbench.extension.errors import BadInput
+from benchbench.store.artifacts import Store
 
 
 def silent(done, total):

@@ -75,7 +75,7 @@ def test_an_image_or_the_table_of_a_table_is_not_replaced(mine):
 
 
 def test_of_more_images_than_are_looked_at_none_is_replaced(mine, monkeypatch):
-    monkeypatch.setattr("benchbench.data.prepare.LOOKED_AT", 3)
+    monkeypatch.setattr("benchbench.data.preparation.LOOKED_AT", 3)
     text = "table(file='table.csv', size=8)"
     for place in ("a/cat/0", "a/cat/5", "a/dog/7", "b/cat/1"):
         out = Path(f"mine/{place}.png")

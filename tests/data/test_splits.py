@@ -8,7 +8,8 @@ from tiny import tiny
 
 from benchbench.data.pack import in_memory
 from benchbench.data.splits import HELD_OUT, draw_split
-from benchbench.terms import TEST, TRAIN, UNKNOWN, VAL, derive_seed
+from benchbench.extension.constants import TEST, TRAIN, UNKNOWN, VAL
+from benchbench.training.seeds import derive_seed
 
 
 def scanned(labels, domains, units, names, seed):

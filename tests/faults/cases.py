@@ -16,24 +16,24 @@ from PIL import Image
 from tiny import SUITE, make_catalog, tiny
 from torch import nn
 
-import benchbench.publish
+import benchbench.leaderboard.publishing
 from benchbench import Objective
-from benchbench.board.bundle import Credits, narrowed, opened, submission_of, write_bundle
-from benchbench.board.verify import Verdict, take_in
-from benchbench.catalog import Catalog, Entry, Plugin
-from benchbench.claims import Claims
-from benchbench.contracts import DomainData, Download, ImageFiles
 from benchbench.data import download as downloads
-from benchbench.data import prepare as preparing
+from benchbench.data import preparation as preparing
 from benchbench.data.pack import in_memory
-from benchbench.gather import everything, export_files, import_store
-from benchbench.launch.local import run_cells
-from benchbench.plan import Plan
-from benchbench.publish import publish
-from benchbench.record import read_records
-from benchbench.store import Store
-from benchbench.suite import Suite
-from benchbench.upkeep import clean
+from benchbench.execution.local import run_cells
+from benchbench.execution.store_cleanup import clean
+from benchbench.extension.catalog import Catalog, Entry, Plugin
+from benchbench.extension.contracts import DomainData, Download, ImageFiles
+from benchbench.leaderboard.bundle import Credits, narrowed, opened, submission_of, write_bundle
+from benchbench.leaderboard.publishing import publish
+from benchbench.leaderboard.verification import Verdict, take_in
+from benchbench.store.artifacts import Store
+from benchbench.store.locks import Claims
+from benchbench.store.merge import everything, export_files, import_store
+from benchbench.store.records import read_records
+from benchbench.suites.plan import Plan
+from benchbench.suites.suite import Suite
 
 KEY = "c" * 64
 QUICK = SUITE.replace("steps = 6", "steps = 2")
@@ -192,7 +192,7 @@ def verify_into(folder: Path) -> None:
 def publish_(folder: Path) -> None:
     """With short texts in place of tables and pages, which take longer to make than to write."""
     texts = {"README.md": "a table", "board.csv": "rows", "site/index.html": "a page"}
-    benchbench.publish.generated = lambda folder: texts
+    benchbench.leaderboard.publishing.generated = lambda folder: texts
     publish(plan_in(folder), QUICK, folder / "board")
 
 

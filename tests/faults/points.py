@@ -102,7 +102,7 @@ LIMITS: dict[str, Callable[[int], None]] = {
 
 def attempted(case: Callable[[Path], object], folder: Path, at: int, fault: str) -> int:
     """The status with which a process ends that runs a case with a fault."""
-    from benchbench.terms import BadInput
+    from benchbench.extension.errors import BadInput
 
     points = Points(at, fault)
     if fault in LIMITS:

@@ -28,12 +28,12 @@ from audiences import lasting, quiet
 from suites import METHODS
 from tiny import make_catalog
 
-from benchbench.launch.local import run_cells
-from benchbench.plan import Plan
-from benchbench.record import read_records
-from benchbench.store import Store
-from benchbench.suite import Suite
-from benchbench.upkeep import faults
+from benchbench.execution.local import run_cells
+from benchbench.execution.store_cleanup import faults
+from benchbench.store.artifacts import Store
+from benchbench.store.records import read_records
+from benchbench.suites.plan import Plan
+from benchbench.suites.suite import Suite
 
 TEXT = METHODS.replace("steps = 6", "steps = 40")
 CATALOG = make_catalog()  # before there are forks

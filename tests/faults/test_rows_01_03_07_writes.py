@@ -14,9 +14,9 @@ import pytest
 from audiences import lasting
 from cases import WORK
 
-from benchbench.record import read_records
-from benchbench.store import Store
-from benchbench.upkeep import faults
+from benchbench.execution.store_cleanup import faults
+from benchbench.store.artifacts import Store
+from benchbench.store.records import read_records
 
 WRITES = sorted(WORK.keys() - {"run"})
 LONG = ("keep_encoded", "publish")

@@ -12,15 +12,16 @@ import pytest
 from audiences import Silent
 from cases import QUICK
 
-from benchbench import interrupts, trial
-from benchbench.catalog import Catalog, Entry, Plugin, Wanted, load
-from benchbench.claims import Claims
-from benchbench.interrupts import raised_by
-from benchbench.launch import job as jobs
-from benchbench.launch.job import Job, Task
-from benchbench.launch.local import run_cells
-from benchbench.launch.slurm import Work
-from benchbench.terms import BadInput
+from benchbench.execution import job as jobs
+from benchbench.execution.job import Job, Task
+from benchbench.execution.local import run_cells
+from benchbench.execution.slurm import Work
+from benchbench.extension import process_isolation
+from benchbench.extension.catalog import Catalog, Entry, Plugin, Wanted, load
+from benchbench.extension.errors import BadInput
+from benchbench.store.locks import Claims
+from benchbench.training import stop_signals
+from benchbench.training.stop_signals import raised_by
 
 LONG = QUICK.replace("steps = 2", "steps = 100000").replace('"tiny"', '"digits"').replace(
     "left > right", "scans > photos"
@@ -135,7 +136,7 @@ def test_row_02_asked_twice_it_does_not_wait_for_a_checkpoint(plan_of, tmp_path)
 
 def test_row_02_a_step_that_does_not_end_is_not_waited_for(plan_of, tmp_path, monkeypatch):
     plan = plan_of(NINE)
-    monkeypatch.setattr(interrupts, "GRACE", 0.2)
+    monkeypatch.setattr(stop_signals, "GRACE", 0.2)
 
     class Hanging(Stopping):
         def step(self, done, loss):
@@ -299,7 +300,7 @@ def test_row_10_plugins_that_end_the_interpreter_at_import_are_named_and_the_oth
 
 
 def test_row_10_a_plugin_that_hangs_at_import_is_set_aside_in_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(trial, "PATIENCE", 1.0)
+    monkeypatch.setattr(process_isolation, "PATIENCE", 1.0)
     for name in ("hangs", "works"):
         (tmp_path / f"{name}.py").write_text(BAD[name])
     monkeypatch.chdir(tmp_path)

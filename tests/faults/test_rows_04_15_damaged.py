@@ -10,9 +10,9 @@ import torch
 from audiences import lasting, run_all
 from cases import QUICK
 
-from benchbench.record import read_record, read_records, read_status
-from benchbench.store import Store, artifact_of
-from benchbench.terms import BadInput
+from benchbench.extension.errors import BadInput
+from benchbench.store.artifacts import Store, artifact_of
+from benchbench.store.records import read_record, read_records, read_status
 
 
 @pytest.fixture

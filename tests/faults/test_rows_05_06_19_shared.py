@@ -17,10 +17,10 @@ from cases import QUICK
 from tiny import SUITE
 
 import benchbench
-from benchbench.claims import LOST_AFTER, Claims
-from benchbench.launch.local import run_cells
-from benchbench.record import read_records
-from benchbench.terms import BadInput
+from benchbench.execution.local import run_cells
+from benchbench.extension.errors import BadInput
+from benchbench.store.locks import LOST_AFTER, Claims
+from benchbench.store.records import read_records
 
 FIFTY = QUICK.replace("seeds = [0]", "seeds = [0, 1, 2, 3, 4]").replace(
     '["left > right"]', '["left > right", "left > odd"]'

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cases import QUICK
 
-from benchbench.record import read_records
+from benchbench.store.records import read_records
 
 BESIDE = QUICK.replace("steps = 2", "steps = 6") + '[[method]]\nchain = "faulty(does=DOES)"\n'
 RECORDS = "store/records/tiny"

@@ -1,7 +1,7 @@
 """Audiences of a run: one that says nothing, and one that counts; and what lasts of a record."""
 
-from benchbench.launch.local import run_cells
-from benchbench.record import Record
+from benchbench.execution.local import run_cells
+from benchbench.store.records import Record
 
 
 def quiet(stage):

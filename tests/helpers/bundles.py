@@ -13,14 +13,14 @@ from audiences import Silent
 from safetensors.numpy import load, save
 from tiny import make_plan
 
-from benchbench.board.bundle import Credits, narrowed, opened, submission_of, write_bundle
-from benchbench.board.consistent import Board
-from benchbench.board.truth import NAME, Truth
-from benchbench.board.verify import Check, Verdict, verdict_on
 from benchbench.cli.submit import recorded
-from benchbench.launch.local import run_cells
-from benchbench.plan import Plan
-from benchbench.record import Record
+from benchbench.execution.local import run_cells
+from benchbench.leaderboard.bundle import Credits, narrowed, opened, submission_of, write_bundle
+from benchbench.leaderboard.consistency import Board
+from benchbench.leaderboard.true_labels import NAME, Truth
+from benchbench.leaderboard.verification import Check, Verdict, verdict_on
+from benchbench.store.records import Record
+from benchbench.suites.plan import Plan
 
 SUITE = """
 name = "tiny"

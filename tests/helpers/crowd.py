@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchbench.board.sources import Connected, Expected, Level, Reported, Source
-from benchbench.board.table import ALL_DIAGNOSTICS
-from benchbench.board.truth import Truth
-from benchbench.record import (
+from benchbench.leaderboard.board_folder import Connected, Expected, Level, Reported, Source
+from benchbench.leaderboard.table import ALL_DIAGNOSTICS
+from benchbench.leaderboard.true_labels import Truth
+from benchbench.store.records import (
     Diagnostics,
     Record,
     Snapshot,

@@ -13,13 +13,14 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from benchbench import DomainData, Supervised, hookimpl
-from benchbench.catalog import Catalog, Loader, Plugin
 from benchbench.data.pack import Pack, in_memory
-from benchbench.plan import Plan
-from benchbench.readout import READOUTS, Fitted
-from benchbench.store import Store
-from benchbench.suite import Suite
-from benchbench.terms import TEST, TRAIN, VAL
+from benchbench.evaluation.readouts.interface import Fitted
+from benchbench.evaluation.readouts.registry import READOUTS
+from benchbench.extension.catalog import Catalog, Loader, Plugin
+from benchbench.extension.constants import TEST, TRAIN, VAL
+from benchbench.store.artifacts import Store
+from benchbench.suites.plan import Plan
+from benchbench.suites.suite import Suite
 
 DOMAINS = ("left", "right", "odd")
 SPLITS = {TRAIN: "train", VAL: "val", TEST: "test"}

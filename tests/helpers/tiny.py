@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from benchbench import BadInput, Objective, hookimpl
-from benchbench.catalog import Catalog, Loader, Plugin, source_digest
-from benchbench.checks.subject import bars
-from benchbench.launch.local import run_cells
-from benchbench.plan import Plan
-from benchbench.progress import Progress
-from benchbench.store import Store
-from benchbench.suite import Suite
+from benchbench.execution.local import run_cells
+from benchbench.execution.progress import Progress
+from benchbench.extension.catalog import Catalog, Loader, Plugin, source_digest
+from benchbench.extension.conformance.fixtures import bars
+from benchbench.store.artifacts import Store
+from benchbench.suites.plan import Plan
+from benchbench.suites.suite import Suite
 
 
 class Text(str):

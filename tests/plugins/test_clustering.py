@@ -6,7 +6,7 @@ import torch
 from losses import normal, slow_codes, softmax
 
 from benchbench import BadInput, Batch
-from benchbench.checks.subject import TASK, Probe
+from benchbench.extension.conformance.fixtures import TASK, Probe
 from benchbench_clustering import SwAV, sinkhorn
 
 

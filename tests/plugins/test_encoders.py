@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchbench import BadInput, Task
-from benchbench.plan import build_encoder
+from benchbench.suites.plan import build_encoder
 from benchbench_encoders import SmallCNN, timm_encoder
 
 SMALL = Task((3, 32, 32), 10, 2)

@@ -10,8 +10,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
-from benchbench.data.prepare import prepare
-from benchbench.store import Store
+from benchbench.data.preparation import prepare
+from benchbench.store.artifacts import Store
 from benchbench_files.tree import SUFFIXES, folder, unreadable
 
 

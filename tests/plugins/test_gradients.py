@@ -9,8 +9,8 @@ from losses import normal
 from torch import nn
 
 from benchbench import UNKNOWN, Batch, Task
-from benchbench.catalog import Wanted, load
-from benchbench.contracts import begun
+from benchbench.extension.catalog import Wanted, load
+from benchbench.extension.contracts import begun
 from benchbench_adversarial.reversal import ReverseGradient
 
 CATALOG = load(Wanted(allowed=()))

@@ -6,8 +6,8 @@ from tiny import make_catalog, smoke
 from trees import living17, of_class
 
 from benchbench import TEST, TRAIN, VAL, BadInput
-from benchbench.datasets import described, missing_files
-from benchbench.terms import MissingData
+from benchbench.data.dataset_loading import described, missing_files
+from benchbench.extension.errors import MissingData
 from benchbench_imagenet.subclasses import SPLITS
 from benchbench_imagenet.variants import imagenet_sketch
 

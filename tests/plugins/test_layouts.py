@@ -6,10 +6,10 @@ from tiny import make_catalog, smoke
 from trees import of_layout
 
 from benchbench import BadInput
-from benchbench.data.inspect import miscounted
-from benchbench.datasets import described, packed
-from benchbench.store import Store
-from benchbench.terms import MissingData
+from benchbench.data.dataset_loading import described, packed
+from benchbench.data.inspection import miscounted
+from benchbench.extension.errors import MissingData
+from benchbench.store.artifacts import Store
 from benchbench_files.layouts import LAYOUTS, vlcs
 
 BY_NAME = {factory.__name__: layout for factory, layout in LAYOUTS.items()}

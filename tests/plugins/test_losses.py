@@ -5,7 +5,7 @@ import pytest
 import torch
 from losses import CASES, Case
 
-from benchbench.catalog import Wanted, load
+from benchbench.extension.catalog import Wanted, load
 
 
 def each(wanted=lambda case: True):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from losses import normal
 
 from benchbench import BadInput, Batch, Task
-from benchbench.checks.subject import TASK, Probe, TokenProbe
+from benchbench.extension.conformance.fixtures import TASK, Probe, TokenProbe
 from benchbench_encoders import timm_encoder
 from benchbench_pretext import MAE, RotNet
 from benchbench_pretext.masked import normalised_patches, visible_tokens

@@ -8,7 +8,7 @@ import torch
 from losses import normal, softmax
 
 from benchbench import Batch
-from benchbench.checks.subject import TASK, Probe
+from benchbench.extension.conformance.fixtures import TASK, Probe
 from benchbench_siamese import BYOL, DINO, MoCo, MoCoV3, SimSiam, cosine, info_nce
 
 

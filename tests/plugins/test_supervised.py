@@ -7,7 +7,7 @@ from losses import LABELS, normal
 from toy import TASK, batch_of, built
 
 from benchbench import UNKNOWN, BadInput, Batch
-from benchbench.checks.subject import Probe
+from benchbench.extension.conformance.fixtures import Probe
 from benchbench_supervised import LPFT, Mixup, erm, finetune, mixed_cross_entropy
 
 

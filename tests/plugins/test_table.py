@@ -8,9 +8,9 @@ from PIL import Image
 from tiny import Text
 
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
-from benchbench.data.inspect import lonely
-from benchbench.data.prepare import prepare
-from benchbench.store import Store
+from benchbench.data.inspection import lonely
+from benchbench.data.preparation import prepare
+from benchbench.store.artifacts import Store
 from benchbench_files import table
 
 ROWS = Text("""path,label,domain,split,group

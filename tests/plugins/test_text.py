@@ -12,12 +12,12 @@ from tiny import Text, make_catalog, make_plan, smoke
 from trees import WILDS
 
 from benchbench import PADDING, BadInput, Task
-from benchbench.checks import Check
-from benchbench.checks.common import builds
-from benchbench.checks.subject import Subject
-from benchbench.data.text import tokenized
-from benchbench.datasets import described
-from benchbench.run import execute
+from benchbench.data.dataset_loading import described
+from benchbench.data.tokens import tokenized
+from benchbench.execution.cell import execute
+from benchbench.extension.conformance import Check
+from benchbench.extension.conformance.all_kinds import builds
+from benchbench.extension.conformance.fixtures import Subject
 from benchbench_text.encoders import hugging_face, transformer
 from benchbench_text.views import moved_up, span, synonyms, token_dropout
 

@@ -12,8 +12,8 @@ import torch
 from toy import Flat, descend, two_axes
 
 from benchbench import Task
-from benchbench.features import Features
-from benchbench.readout import prototype
+from benchbench.evaluation.features import Features
+from benchbench.evaluation.readouts.nearest_class_mean import prototype
 
 TASK, SEEDS, STEPS, ROWS = Task((3, 2, 2), 2, 2), (0, 1, 2), 50, 96
 LOUD = 3  # times as much as the class: who encodes at random hears the domain

@@ -16,7 +16,7 @@ from scipy.io import savemat
 from tiny import make_catalog, smoke
 
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
-from benchbench.datasets import described
+from benchbench.data.dataset_loading import described
 from benchbench_vision.corruptions import CORRUPTIONS, damaged
 from benchbench_vision.pairs import listed, matlab
 

@@ -13,14 +13,14 @@ from tiny import Text, make_catalog, smoke
 from trees import WILDS
 
 from benchbench import TEST, TRAIN, UNKNOWN, VAL, BadInput
-from benchbench.checks import CHECKS, Check
-from benchbench.checks.subject import Subject
-from benchbench.contracts import is_known
-from benchbench.data.inspect import counts
-from benchbench.datasets import described, missing_files, packed
-from benchbench.metrics import METRICS, parts
-from benchbench.store import Store
-from benchbench.terms import MissingData
+from benchbench.data.dataset_loading import described, missing_files, packed
+from benchbench.data.inspection import counts
+from benchbench.evaluation.metrics import METRICS, parts
+from benchbench.extension.conformance import CHECKS, Check
+from benchbench.extension.conformance.fixtures import Subject
+from benchbench.extension.contracts import is_known
+from benchbench.extension.errors import MissingData
+from benchbench.store.artifacts import Store
 from benchbench_wilds.package import pandas_of_2022, read
 from benchbench_wilds.poverty import poverty
 

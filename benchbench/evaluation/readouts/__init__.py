@@ -1,0 +1,1 @@
+"""Readouts: how predictions are read off frozen features."""

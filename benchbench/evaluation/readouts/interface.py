@@ -1,0 +1,85 @@
+"""Readouts: how predictions are read off frozen features.
+
+``factory(*, options)`` returns ``fit(train, val, unlabelled, num_classes) -> Fitted``. What is left
+open is chosen on ``val``, which is labelled source as ``train`` is; ``unlabelled`` are features
+[N, D] of the training rows of source and target. Only features enter; `head` is the objective's.
+Where labels are numbers, ``num_classes`` is 0 and there is one score, the prediction.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchbench.evaluation.features import RESOLUTION, Features
+from benchbench.extension.contracts import is_known
+
+Scores = Callable[[Tensor], Tensor]
+WEAKEST = 1e-3  # the most that the weakest penalty may be, as a share of the features' variance
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Predictions, and how they were chosen."""
+
+    scores: Scores  # features [N, D] to scores [N, num_classes or 1]
+    selection: str  # the rule: "source-val", or "last" where nothing was chosen
+    chosen: Mapping[str, float] = field(default_factory=dict)
+    log_odds: bool = False  # of classes, up to a constant of the row: softmax gives probabilities
+
+
+Fit = Callable[[Features, Features, Tensor, int], Fitted]
+
+
+def shrunk(z: Tensor, weakest: float) -> float:
+    """What penalties on features [N, D] are multiplied by: 1, but of features of a tiny scale.
+
+    There even the weakest penalty, on ‖W‖² beside a mean over rows, would leave nothing but the
+    frequencies of classes: it becomes `WEAKEST` of the features' total variance.
+    """
+    variance = z.double().var(0, correction=0).sum().item() if len(z) else 0.0
+    if variance <= RESOLUTION**2 * z.double().square().sum(1).mean().item():
+        return 1.0
+    return min(1.0, WEAKEST * variance / weakest)
+
+
+def targets(labels: Tensor, num_classes: int) -> Tensor:
+    """What least squares aim at, float64: one-hot rows [N, num_classes], or the numbers [N, 1]."""
+    if num_classes:
+        return F.one_hot(labels, num_classes).double()
+    return labels.double()[:, None]
+
+
+def class_sums(features: Features, num_classes: int) -> Tensor:
+    """float64 [K, D]"""
+    return F.one_hot(features.labels, num_classes).double().T @ features.z.double()
+
+
+def where_absent(labels: Tensor, num_classes: int) -> Tensor:
+    """float64 [K]: 0, and for classes without a row the lowest score, so that none is predicted."""
+    absent = ~torch.isin(torch.arange(num_classes), labels)
+    lowest = torch.finfo(torch.float64).min
+    return torch.zeros(num_classes, dtype=torch.float64).masked_fill(absent, lowest)
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    return (scores.argmax(1) == labels).double().mean().item()
+
+
+def goodness(scores: Tensor, labels: Tensor) -> float:
+    """Accuracy; of numbers, minus the mean squared error."""
+    if labels.dtype.is_floating_point:
+        return -(scores[:, 0].double() - labels.double()).square().mean().item()
+    return accuracy(scores, labels)
+
+
+def with_bias(z: Tensor) -> Tensor:
+    return F.pad(z.double(), (0, 1), value=1.0)
+
+
+def known(features: Features) -> Features:
+    """The rows whose label is known."""
+    keep = is_known(features.labels)
+    return Features(features.z[keep], features.labels[keep])

@@ -1,0 +1,180 @@
+"""What any process needs to do a part of a suite, and how it does it."""
+
+import errno
+import traceback
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from benchbench.data.preparation import Report
+from benchbench.execution.cell import Watcher, describe, execute, silent, trained
+from benchbench.execution.process_ranks import Together, alone, train_together
+from benchbench.extension.catalog import Wanted, load
+from benchbench.extension.errors import BadInput
+from benchbench.store.artifacts import Store
+from benchbench.store.records import Record, Status
+from benchbench.suites.plan import Plan
+from benchbench.suites.suite import Cell, Suite
+from benchbench.training.device import keep_freed_memory
+from benchbench.training.loop import Diverged
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a plan is made of, to make the same plan in another process or on another machine.
+
+    The folders are absolute: whoever works on the suite sees the same ones.
+    """
+
+    suite: Suite
+    wanted: Wanted
+    data: Path
+    store: Path
+    device: str
+    compiled: bool = False
+    checkpoint_every: float = 60.0  # seconds
+    ranks: int = 1  # processes that train a stage together
+    threads: int | None = None  # of torch, on the CPU; None: as many as it takes itself
+    memory_share: float = 1.0  # of a GPU's memory
+
+    def plan(self, report: Report) -> Plan:
+        """BadInput if the data, the machine or what the suite names is not there."""
+        made = Plan.make(
+            self.suite,
+            load(self.wanted),
+            self.data,
+            Store(self.store),
+            self.device,
+            report,
+            compiled=self.compiled,
+        )
+        return replace(made, checkpoint_every=self.checkpoint_every)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell, or the stages of one up to a depth, for which others wait."""
+
+    cell: Cell
+    depth: int | None  # of the last stage to train; None: the whole cell
+    key: str  # of what it leaves
+    needs: str | None = None  # the key of the stage that has to be there before
+    trains: tuple[str, ...] = ()  # the objectives of the stages that are left to it
+
+    def __str__(self) -> str:
+        if self.depth is None:
+            return str(self.cell)
+        return f"{self.cell}: {self.cell.method.chain[self.depth].objective}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a task ended: a status that a record may have, or one of the other two."""
+
+    key: str
+    status: Status | str  # "lost": its process died; "stop": nothing can go on
+    reason: str | None = None
+    trace: str | None = None
+
+
+@cache
+def plan_of(job: Job) -> Plan:
+    """In a process that works for others: made once, and it has the process to itself."""
+    keep_freed_memory()
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    plan = job.plan(lambda done, total: None)
+    if plan.machine.device.type == "cuda" and job.memory_share < 1:
+        torch.cuda.set_per_process_memory_fraction(job.memory_share, plan.machine.device)
+    return plan
+
+
+def work(job: Job, task: Task) -> Ended:
+    """Do a task of another process's plan. What it leaves is in the store."""
+    try:
+        plan = plan_of(job)
+        check_same(plan, task)
+        together = train_together_for(job)
+        if task.depth is None:
+            record, trace = attempt(task.cell, plan, silent, together)
+            return Ended(task.key, record.status, record.reason, trace)
+        links = plan.links(task.cell)[: task.depth + 1]
+        together(task.cell, links, plan)
+        trained(task.cell, links, plan, silent)
+        return Ended(task.key, "scored")
+    except BadInput as error:
+        return Ended(task.key, "stop", str(error))
+    except (Exception, SystemExit) as error:  # a plugin may exit, and means only itself
+        return Ended(task.key, *ending(error), traceback.format_exc())
+
+
+def attempt(
+    cell: Cell, plan: Plan, watcher: Watcher, together: Together
+) -> tuple[Record, str | None]:
+    """The cell's record, also where it failed, and the traceback of that.
+
+    Waits for another process that is at the same cell. BadInput, which a later cell would meet too
+    (no space left), and KeyboardInterrupt are raised.
+    """
+    with plan.store.claims.held(plan.cell_id(cell), str(cell)):
+        if plan.done(cell) and (known := plan.record(cell)):
+            return known, None
+        try:
+            together(cell, plan.links(cell), plan)
+            return execute(cell, plan, watcher), None
+        except BadInput:
+            raise
+        except (Exception, SystemExit) as error:  # a plugin may exit, and means only itself
+            record = describe(cell, plan, *ending(error))
+            plan.store.write_record(record)
+            return record, traceback.format_exc()
+
+
+def train_together_for(job: Job) -> Together:
+    """What trains missing stages in several processes, where the job asks for that."""
+    if job.ranks == 1:
+        return alone
+    return lambda cell, links, plan: train_together(rank_plan, job, job.ranks, cell, links, plan)
+
+
+def rank_plan(job: Job, rank: int) -> Plan:
+    """The plan in one of several processes that train a stage together: the first one writes."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = job.device
+    if device in ("auto", "cuda") and count:
+        device = f"cuda:{rank % count}"
+        torch.cuda.set_device(device)
+    threads = max(1, (job.threads or torch.get_num_threads()) // job.ranks)
+    plan = plan_of(replace(job, device=device, threads=threads))
+    return replace(plan, store=Store(job.store, writes=rank == 0))
+
+
+def check_same(plan: Plan, task: Task) -> None:
+    """BadInput if this process would do something else than was meant."""
+    cell, depth = task.cell, task.depth
+    key = plan.cell_id(cell) if depth is None else plan.links(cell)[depth].key
+    if key != task.key:
+        raise BadInput(
+            f"{task}: a worker, on {plan.machine.name} in {plan.machine.precision}, has another "
+            "key for it; install the same packages and plugins there, and set precision in the "
+            "suite"
+        )
+
+
+def ending(error: BaseException) -> tuple[Status, str]:
+    """How a cell ended that has no score, and why in a line that names no user."""
+    reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return failure(error), reason.replace(str(Path.home()), "~")
+
+
+def failure(error: BaseException) -> Status:
+    if isinstance(error, Diverged | FloatingPointError):
+        return "diverged"
+    words = str(error)  # on the CPU torch raises RuntimeError when memory runs out
+    exhausted = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
+    )
+    said = ("can't allocate memory", "OutOfMemoryError")  # the second of one of several processes
+    return "oom" if exhausted or any(word in words for word in said) else "failed"

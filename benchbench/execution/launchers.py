@@ -1,0 +1,51 @@
+"""Where a suite runs, by the name that a user gives it."""
+
+import os
+import re
+from collections.abc import Sequence
+
+from benchbench.execution.job import Job, train_together_for
+from benchbench.execution.local import Audience, Processes, run_cells
+from benchbench.execution.task_queue import Engine, run_tasks
+from benchbench.extension.errors import BadInput
+from benchbench.store.records import Record
+from benchbench.suites.plan import Plan
+from benchbench.suites.suite import Cell
+
+NAMES = "local, local:N, ray, ray:ADDRESS, slurm, slurm:PARTITION and slurm:local"
+
+
+def engine_of(text: str, resources: Sequence[str], job: Job) -> Engine | None:
+    """None for ``local``: one cell after the other in this process. BadInput if there is none."""
+    name, colon, place = text.partition(":")
+    if text == "local":
+        if resources:
+            raise BadInput("--resources is for workers: --launch local:1 has one, which has a time")
+        return None
+    if name == "local" and re.fullmatch("[1-9][0-9]*", place):
+        return Processes(job, int(place), resources)
+    if name == "ray" and bool(place) == bool(colon):
+        from benchbench.execution.ray import Ray
+
+        return Ray(job, place or None, resources)
+    if name == "slurm" and bool(place) == bool(colon):
+        from benchbench.execution.slurm import LOCAL, Slurm
+
+        return Slurm(job, place or None, resources, os.cpu_count() if place == LOCAL else None)
+    raise BadInput(f"--launch {text!r} is not known; there is {NAMES}")
+
+
+def run_on(
+    engine: Engine | None, job: Job, plan: Plan, cells: Sequence[Cell], audience: Audience
+) -> list[Record]:
+    """Run every cell where the engine is; here, where there is none."""
+    if engine is None:
+        return run_cells(plan, cells, audience, train_together_for(job))
+    return run_tasks(plan, cells, engine, audience)
+
+
+def processes_here(engine: Engine | None) -> int | None:
+    """How many share the memory of a device of this machine; None if cells run elsewhere."""
+    if engine is None:
+        return 1
+    return engine.per_device if isinstance(engine, Processes) else None

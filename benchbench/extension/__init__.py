@@ -1,0 +1,1 @@
+"""How plugins are written, found, built and checked."""

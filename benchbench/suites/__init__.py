@@ -1,0 +1,1 @@
+"""What to run: suites, and the cells that they mean."""

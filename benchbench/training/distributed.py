@@ -1,0 +1,251 @@
+"""How a batch passes through an encoder: at once, in parts, or over several processes.
+
+An objective knows nothing of it: it hands its encoder a whole batch and gets the features of the
+whole batch, so that any loss over its rows is that of one process with all of them. What splits
+rows undoes itself in the backward pass, and so does what joins them.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
+
+from benchbench.extension.contracts import Objective
+
+Run = Callable[[Tensor], Tensor]  # rows to their features
+
+
+def world() -> int:
+    """How many processes train one stage together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@contextmanager
+def spread(
+    encoder: nn.Module, objective: Objective, *, parts: int = 1, compiled: bool = False
+) -> Iterator[None]:
+    """Within, the encoder and the objective's copies of it read batches in ``parts``.
+
+    Of each part only the features are kept; backward computes the rest again (Gao et al. 2021,
+    arXiv:2101.06983). Batch norm sees a part, and counts it once. Where there are several
+    processes, each reads its share of the rows, with batch norm over the rows of all.
+    """
+    towers = [encoder, *(m for m in objective.modules() if alike(m, encoder))]
+    if objective.looks_inside:
+        towers = []
+    for tower in towers:
+        run: Run = tower.forward
+        if compiled:
+            run = torch.compile(run, dynamic=False)
+        if world() > 1:
+            run = with_all_statistics(run)
+        if parts > 1:
+            run = in_parts(run, tower, parts)
+        if world() > 1:
+            run = over_processes(run)
+        if run != tower.forward:
+            tower.forward = run
+    try:
+        yield
+    finally:
+        for tower in towers:
+            tower.__dict__.pop("forward", None)
+
+
+def alike(module: nn.Module, encoder: nn.Module) -> bool:
+    """Whether it is a copy of the encoder, such as a momentum encoder or a teacher."""
+    if module is encoder or type(module) is not type(encoder):
+        return False
+    shapes = [
+        [(name, value.shape) for name, value in each.state_dict().items()]
+        for each in (module, encoder)
+    ]
+    return shapes[0] == shapes[1]
+
+
+def in_parts(run: Run, tower: nn.Module, parts: int) -> Run:
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), untracked(tower)
+
+    def one(rows: Tensor) -> Any:
+        if not torch.is_grad_enabled():
+            return run(rows)
+        return checkpoint(run, rows, use_reentrant=False, context_fn=contexts)
+
+    return lambda inputs: torch.cat([one(rows) for rows in inputs.chunk(parts)])
+
+
+@contextmanager
+def untracked(encoder: nn.Module) -> Iterator[None]:
+    """Batch norm uses the batch's statistics and leaves the running ones alone."""
+    norms = [module for module in encoder.modules() if isinstance(module, _BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def over_processes(run: Run) -> Run:
+    return lambda inputs: Join.apply(run(Split.apply(inputs)), len(inputs))
+
+
+def with_all_statistics(run: Run) -> Run:
+    """Batch norm over the rows of all processes; what is random differs between them."""
+
+    def both(rows: Tensor) -> Tensor:
+        devices = [rows.device] if rows.device.type == "cuda" else []
+        there = hashlib.sha256(torch.get_rng_state().numpy().data)  # where all processes are
+        there.update(bytes([dist.get_rank()]))
+        with torch.random.fork_rng(devices), BatchNormOverAll():
+            torch.manual_seed(int.from_bytes(there.digest()[:8]) >> 1)
+            return run(rows)
+
+    return both
+
+
+class Split(torch.autograd.Function):
+    """This process's share of the rows. Gradients of all shares are put together."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.total = len(rows)
+        return rows[share(len(rows))].contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return together(gradient, ctx.total) / world()
+
+
+class Join(torch.autograd.Function):
+    """The rows of all processes. Each gets the gradient of its own, times their number.
+
+    Parameters' gradients are averaged over processes, which makes a sum of what is so multiplied,
+    and leaves what every process computes alike, such as a projector's, as it is.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor, total: int) -> Tensor:
+        return together(mine, total)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient[share(len(gradient))] * world(), None
+
+
+def share(total: int) -> slice:
+    """This process's rows: as many as any other's, up to one."""
+    rank, count = dist.get_rank(), world()
+    return slice(rank * total // count, (rank + 1) * total // count)
+
+
+def together(mine: Tensor, total: int) -> Tensor:
+    """The shares of all processes, in their order: [total, …]."""
+    sizes = [(r + 1) * total // world() - r * total // world() for r in range(world())]
+    padded = mine.new_zeros(max(sizes), *mine.shape[1:])
+    padded[: len(mine)] = mine.detach()
+    everyone = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(everyone, padded)
+    return torch.cat([rows[:size] for rows, size in zip(everyone, sizes, strict=True)])
+
+
+class Total(torch.autograd.Function):
+    """The sum over processes, of values and of gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor) -> Tensor:
+        total = mine.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+class BatchNormOverAll(TorchFunctionMode):
+    """Whatever normalises a batch, by a layer of torch or of timm, does it over all processes."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        called = batch_norm if func is F.batch_norm else func
+        return called(*args, **(kwargs or {}))
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """As torch.nn.functional.batch_norm of [B, C, …], the statistics those of all processes."""
+    if not training:
+        return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    dims, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
+    size = torch.tensor([float(x.numel() // x.shape[1])], device=x.device)
+    sums = Total.apply(torch.cat([exact.sum(dims), size]))
+    count = sums[-1].detach()
+    mean = sums[:-1] / count
+    centred = exact - mean.view(shape)
+    var = Total.apply(centred.square().sum(dims)) / count
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            unbiased = var * count / (count - 1).clamp(min=1)
+            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    scaled = centred * (var + eps).rsqrt().view(shape)
+    if weight is not None:
+        scaled = scaled * weight.view(shape)
+    if bias is not None:
+        scaled = scaled + bias.view(shape)
+    return scaled.to(x.dtype)
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Over all processes, in one message."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if world() == 1 or not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= world()
+    sizes = [gradient.numel() for gradient in gradients]
+    for gradient, part in zip(gradients, flat.split(sizes), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def as_the_first_says(value: bool) -> bool:
+    """What the first of all processes says, in each of them."""
+    if world() == 1:
+        return value
+    said = [value]
+    dist.broadcast_object_list(said)
+    return said[0]
+
+
+def same_everywhere(value: int) -> bool:
+    """Whether every process has the same number."""
+    if world() == 1:
+        return True
+    numbers = [0] * world()
+    dist.all_gather_object(numbers, value)
+    return len(set(numbers)) == 1
