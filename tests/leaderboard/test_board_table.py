@@ -141,12 +141,12 @@ def test_a_published_suite_may_spell_its_shifts_freely(records, tmp_path):
     text = SUITE.replace('["left > right"]', '["a>b", "b  >  a"]').replace("[0]", "[0, 1]")
     for method in ("erm", "simclr"):
         text += f'[[method]]\nname = "{method}"\nchain = "erm"\n'
-    text = formats.replace('[[method]]\nchain = "simclr"\n', "", 1)
+    text = text.replace('[[method]]\nchain = "simclr"\n', "", 1)
     (tmp_path / "suite.toml").write_text(text)
     for n, r in enumerate(records):
         (tmp_path / "records" / f"{n}.json").write_text(r.text())
     assert "missing" not in published(tmp_path, "csv").replace("lacks", "")
-    (tmp_path / "suite.toml").write_text(formats.replace('["a>b", "b  >  a"]', '"all"'))
+    (tmp_path / "suite.toml").write_text(text.replace('["a>b", "b  >  a"]', '"all"'))
     for path, r in zip(sorted((tmp_path / "records").iterdir()), records, strict=True):
         sides = r.shift.split(" > ")
         data = r.data.model_copy(update={"sources": (sides[0],), "targets": (sides[1],)})
