@@ -1,12 +1,17 @@
 """What the documentation says is what the program does today."""
 
 import inspect
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
+import api_page
 import click
+import notebooks
 import pytest
 from losses import CASES
 
@@ -111,8 +116,64 @@ def test_every_check_and_public_name_is_documented():
         for test in tests:
             promise = (inspect.getdoc(test) or "").partition("\n")[0]
             assert f"| `{test.__name__}` | {promise} |" in PLUGINS
-    for name in benchbench.__all__:
+    assert {*benchbench.CALLS} < api_page.names()
+    for name in {*benchbench.__all__} - api_page.names():
         assert name in PLUGINS, name
+
+
+def test_the_reference_of_the_api_is_what_the_code_says():
+    text = api_page.PAGE.read_text()
+    assert text == api_page.page(text), "run python tests/helpers/api_page.py"
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+def test_the_python_of_the_readme_is_the_first_of_the_api_page():
+    assert blocks(README) == blocks(api_page.PAGE.read_text())[:1]
+
+
+@pytest.mark.slow
+def test_the_code_of_the_api_page_is_one_program_that_runs(tmp_path):
+    (tmp_path / "page.py").write_text("\n".join(blocks(api_page.written_by_hand())))
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ")[0].strip("| ") for line in done.stdout.splitlines()]
+    for method in ("Sequential + linear (reference)", "Sequential + knn (reference)", "info_nce"):
+        assert method in rows
+    assert "is unregistered, as" in done.stdout and "turned: cannot tell" in done.stdout
+    assert (tmp_path / "my-board" / "index.html").is_file()
+    predicted = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in predicted] == ["file", "0.png", "1.png", "2.png"]
+
+
+def test_the_notebooks_are_small_and_show_what_they_do_without_noise():
+    read = {path.name: json.loads(path.read_text()) for path in notebooks.PATHS}
+    assert len(read) == 4 and sum(path.stat().st_size for path in notebooks.PATHS) < 400_000
+    for name, notebook in read.items():
+        assert f"notebooks/{name}" in README and f"notebooks/{name}" in api_page.PAGE.read_text()
+        code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        assert [cell["execution_count"] for cell in code] == [*range(1, len(code) + 1)], name
+        shown = [output for cell in code for output in cell["outputs"]]
+        assert {output["output_type"] for output in shown} <= {
+            "display_data",
+            "execute_result",
+            "stream",
+        }
+        assert {output.get("name", "stdout") for output in shown} == {"stdout"}, "progress is noise"
+        assert not re.findall(r"(?<![\w.)])/(?:tmp|home|root|work|usr|Users)\b", str(shown))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", notebooks.PATHS, ids=lambda path: path.stem)
+def test_a_notebook_runs_and_shows_what_is_kept_in_it(path, tmp_path):
+    pytest.importorskip("nbclient", reason="the extra notebooks is not installed")
+    kept = notebooks.tables(json.loads(path.read_text()))
+    shown = notebooks.tables(notebooks.executed(path, tmp_path))
+    assert len(kept) >= 2 and shown == kept
 
 
 METHODS = (ROOT / "docs" / "methods.md").read_text()

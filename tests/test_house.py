@@ -25,6 +25,7 @@ FLOORS = (  # a folder imports only from those above it in this list
     {"execution", "conformance"},
     {"leaderboard"},
     {"benchmarks"},
+    {"api"},
     {"cli"},
     {"__main__"},
 )
@@ -102,6 +103,31 @@ def test_a_thing_is_found_by_its_name():
     assert [f for f in folders if len([*f.glob("[!_]*")]) < 2] == []
 
 
+def test_every_command_goes_through_the_api():
+    """It parses and prints: what it does, a Python program can do as well."""
+    allowed = {"api", "cli", "extension.errors", "extension.constants", "extension.grammar"}
+    allowed |= {"leaderboard.escaping"}  # by which strangers' words are made harmless to print
+
+    def elsewhere(path):
+        tree = ast.parse(path.read_text())
+        typing = {
+            id(node)
+            for block in ast.walk(tree)
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+            for node in ast.walk(block)
+        }
+        found = {
+            node.module.removeprefix("benchbench.")
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and id(node) not in typing
+            if (node.module or "").startswith("benchbench.")
+        }
+        return {name for name in found if name.split(".")[0] not in allowed} - allowed
+
+    paths = sorted((ROOT / "benchbench" / "cli").glob("*.py"))
+    assert len(paths) > 10 and {p.name: elsewhere(p) for p in paths if elsewhere(p)} == {}
+
+
 def test_the_core_knows_no_plugin():
     def known(path):
         return {m for m in imports(path) if m.startswith("benchbench_")}
@@ -138,6 +164,7 @@ def test_every_plugin_folder_is_an_entry_point_and_in_the_wheel():
     ("statement", "banned"),
     [
         ("import benchbench.cli", {"torch", "numpy", "pydantic", "tabulate"}),
+        ("import benchbench.api", {"torch", "numpy", "pydantic", "tabulate"}),
         ("import benchbench.leaderboard.table", {"torch"}),
         (
             "import benchbench.execution.cell",

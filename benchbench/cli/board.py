@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from benchbench.cli.options import (
     Place,
+    chosen_plugins,
     data_option,
     device_option,
-    make_plan,
     plugin_options,
-    published,
     store_option,
 )
 from benchbench.extension.constants import HONEST, Rule
-from benchbench.extension.errors import BadInput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from benchbench.leaderboard.board_folder import Source
 
 
 def board_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -36,18 +31,6 @@ def board_options(command: Callable[..., None]) -> Callable[..., None]:
         help="The rule of selection that counts. Default: what the suite says, or source_val.",
     )
     return plugin_options(rule(command))
-
-
-def source_of(suite: str, rule: Rule | None, store: Path, data: Path, device: str) -> Source:
-    from benchbench.leaderboard.board_folder import of_folder, whole
-    from benchbench.leaderboard.publishing import of_plan
-
-    if published(suite):
-        source = of_folder(Path(suite))
-    else:
-        source = of_plan(make_plan(suite, store, data, device))
-    source = whole(source)
-    return replace(source, expected=replace(source.expected, rule=rule)) if rule else source
 
 
 @click.command()
@@ -71,17 +54,10 @@ def leaderboard(
     suite: str, form: str, columns: str, rule: Rule | None, store: Path, data: Path, device: str
 ) -> None:
     """Print the board of SUITE from the store, or of a folder with suite.toml and records/."""
-    from benchbench.leaderboard.publishing import board_of_plan
-    from benchbench.leaderboard.table import board, diagnostics_named
-    from benchbench.leaderboard.table_formats import render
+    from benchbench import api
 
-    more = diagnostics_named(columns)
-    if published(suite):
-        told = render(board(source_of(suite, rule, store, data, device), more), form)
-    else:
-        plan = make_plan(suite, store, data, device)
-        told = board_of_plan(plan, plan.state(), form, more, rule)
-    click.echo(told, nl=False)
+    where: dict[str, Any] = {"store": store, "data": data, "device": device, **chosen_plugins()}
+    click.echo(api.board(suite, rule=rule, columns=columns, **where).render(form), nl=False)
 
 
 @click.command()
@@ -103,22 +79,16 @@ def publish(suite: str, folder: Path | None, store: Path, data: Path, device: st
     files beside them. Of a folder DIR that was published they are written again, as after
     `benchbench verify --into DIR`.
     """
-    from benchbench.leaderboard.publishing import publish, regenerate
-    from benchbench.suites.suite import text_of
+    from benchbench import api
 
-    if published(suite):
-        if folder is not None:
-            raise BadInput(
-                f"{suite} is a published board; it is written again where it is: leave out --to"
-            )
-        regenerate(Path(suite))
+    where: dict[str, Any] = {"store": store, "data": data, "device": device, **chosen_plugins()}
+    board = api.publish(suite, folder, **where)
+    if api.is_board(suite) and folder is None:
         click.echo(f"{suite}: tables and page are written")
         return
-    plan = make_plan(suite, store, data, device)
-    into = folder or Path("leaderboards") / plan.suite.name
-    source = publish(plan, text_of(suite), into)
-    stale = f", {len(source.stale)} of them stale" if source.stale else ""
-    click.echo(f"{into}: {len(source.records)} records{stale}; open {into / 'site/index.html'}")
+    into = folder or Path("leaderboards") / board.name
+    stale = f", {len(board.source.stale)} of them stale" if board.source.stale else ""
+    click.echo(f"{into}: {len(board.records)} records{stale}; open {into / 'site/index.html'}")
 
 
 @click.command()
@@ -142,6 +112,8 @@ def compare(
     Shift by shift and over all: the difference, its 95 % interval and p, paired over training
     seeds and test rows.
     """
-    from benchbench.leaderboard.comparison import compared
+    from benchbench import api
 
-    click.echo(compared(source_of(suite, rule, store, data, device), one, other, as_json), nl=False)
+    where: dict[str, Any] = {"store": store, "data": data, "device": device, **chosen_plugins()}
+    told = api.board(suite, rule=rule, **where).compare(one, other)
+    click.echo(told.json() if as_json else told.text, nl=False)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from os import fsdecode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import click
 
-from benchbench.extension.errors import BadInput
-
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from benchbench.execution.job import Job
-    from benchbench.extension.catalog import Catalog, Wanted
-    from benchbench.suites.plan import Plan
-    from benchbench.suites.suite import Cell
 
 
 class Place(click.Path):
@@ -173,69 +164,22 @@ def plugin_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def wanted() -> Wanted:
-    """The plugins that the command line and the environment ask for."""
-    from benchbench.extension.catalog import Wanted
-
+def chosen_plugins() -> dict[str, Any]:
+    """What the command line says of plugins, as functions of `benchbench.api` take it."""
     said = click.get_current_context().meta
-    files, without, strict = (
-        said[f"benchbench.{name}"] for name in ("plugin", "no_plugin", "strict_plugins")
-    )
-    return Wanted.here([str(Path(file).absolute()) for file in files], without, strict)
+    return {
+        "plugins": said["benchbench.plugin"],
+        "without_plugins": said["benchbench.no_plugin"],
+        "strict_plugins": said["benchbench.strict_plugins"],
+    }
 
 
-def catalog() -> Catalog:
-    """What those plugins offer."""
-    from benchbench.extension.catalog import load
-
-    return load(wanted())
-
-
-def published(suite: str, part: str = "") -> bool:
-    """Whether what a command calls SUITE is the folder of a board, or one with this part."""
-    with suppress(OSError, ValueError):  # of a name that no folder can have
-        return bool(suite) and Path(suite, part).is_dir()
-    return False
-
-
-def writable(folder: Path) -> None:
-    """Make a folder for what a command writes. BadInput if nothing can be written there."""
-    from tempfile import TemporaryFile
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise BadInput(f"--out {folder} cannot be written: {error.strerror}") from error
-
-
-def written(path: Path, text: str) -> None:
-    """Write a file complete or not at all; BadInput if it cannot be written."""
-    partial = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise BadInput(f"{path} cannot be written: {error.strerror}") from None
-
-
-def make_job(suite: str, store: Path, data: Path, device: str, **how: Any) -> Job:
-    from benchbench.execution.job import Job
-    from benchbench.suites.suite import Suite
-
-    return Job(Suite.read(suite), wanted(), data.absolute(), store.absolute(), device, **how)
-
-
-def make_plan(suite: str, store: Path, data: Path, device: str) -> Plan:
-    from benchbench.execution.progress import Counting
-
-    return make_job(suite, store, data, device).plan(Counting("decoding", "image"))
-
-
-def chosen_cells(plan: Plan, only: str) -> list[Cell]:
-    from benchbench.suites.suite import chosen
-
-    return chosen(plan.cells, only, plan.older_records)
+def said_plugins() -> dict[str, Any]:
+    """What the command line says of plugins, as functions of `benchbench.api` are told."""
+    said = click.get_current_context().meta
+    names = {
+        "plugins": "plugin",
+        "without_plugins": "no_plugin",
+        "strict_plugins": "strict_plugins",
+    }
+    return {name: said[f"benchbench.{option}"] for name, option in names.items()}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from benchbench.cli.connectivity_options import Measuring, meter_options
-from benchbench.cli.options import plugin_options
-
-if TYPE_CHECKING:
-    from benchbench.diagnostics.augmentation_search import Finalist, Sampler, Trial
+from benchbench import api
+from benchbench.cli.connectivity_options import meter_options
+from benchbench.cli.options import plugin_options, said_plugins
 
 
 @click.command()
@@ -48,17 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option("--format", "form", type=click.Choice(["markdown", "json"]), default="markdown")
 @meter_options
-def search(
-    dataset: str,
-    shift: str,
-    trials: int,
-    sampler: Sampler,
-    among: str | None,
-    finalists: int,
-    pretrain_steps: int,
-    form: str,
-    measuring: Measuring,
-) -> None:
+def search(dataset: str, shift: str, among: str | None, form: str, **options: Any) -> None:
     """Compose augmentations that connect the domains of DATASET, without target labels.
 
     The compositions that connect best, and the usual augmentations, then are pre-trained with, and
@@ -66,36 +53,5 @@ def search(
     is what is found. Nothing is measured twice: run it again after an interruption, or with more
     trials, and it goes on.
     """
-    from benchbench.diagnostics.augmentation_search import rendered
-    from benchbench.diagnostics.augmentation_search import search as searched
-    from benchbench.diagnostics.augmentation_search_space import steps_for
-    from benchbench.execution.search_finalists import pretrained
-    from benchbench.suites.suite import Shift
-    from benchbench.training.stop_signals import raised_by
-
-    def watch(which: str, trial: Trial) -> None:
-        click.echo(f"{which}: {trial.score:.2f}  {trial.augmentation}", err=True)
-
-    def watch_final(finalist: Finalist) -> None:
-        told = finalist.reason if finalist.source is None else f"{100 * finalist.source:.1f}"
-        click.echo(f"final: {told}  {finalist.augmentation}", err=True)
-
-    text, meter = measuring.meter(dataset)
-    wanted = Shift.parse(shift, meter.pack.domain_names)
-    names = [name.strip() for name in among.split(",")] if among else ()
-    space = steps_for(meter.catalog, meter.pack.task, names)
-    with raised_by():
-        result = searched(meter, wanted, space, trials, sampler, watch)
-        if finalists:
-            result = replace(
-                result,
-                finalists=pretrained(
-                    meter,
-                    meter.catalog.resolve("dataset", text),
-                    wanted,
-                    result.entrants(finalists),
-                    pretrain_steps,
-                    watch_final,
-                ),
-            )
-    click.echo(rendered(text, meter, result, form), nl=False)
+    report = api.search(dataset, shift, among=among or (), **options, **said_plugins())
+    click.echo(report.to_json() if form == "json" else report, nl=False)

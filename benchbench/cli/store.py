@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from benchbench import api
 from benchbench.cli.options import (
     Place,
-    chosen_cells,
     data_option,
     device_option,
-    make_plan,
     only_option,
     plugin_options,
+    said_plugins,
     seconds,
     store_option,
 )
-from benchbench.extension.errors import BadInput
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from benchbench.execution.store_cleanup import Piece
 
 
 @click.group()
@@ -36,18 +29,7 @@ def store() -> None:
 @store_option
 def list_(store: Path) -> None:
     """Say how many files and bytes the store has of every kind."""
-    from tabulate import tabulate
-
-    from benchbench.execution.store_cleanup import KINDS, existing, sizes
-    from benchbench.suites.cost import sized
-
-    words = {**KINDS, "records": "scores, with predictions", "claims": "who works on what"}
-    found = sorted(sizes(existing(store)).items(), key=lambda pair: -pair[1][1])
-    rows = [[kind, n, sized(size), words.get(kind, "")] for kind, (n, size) in found]
-    whole = [sum(told[part] for _, told in found) for part in (0, 1)]
-    rows.append(["all", whole[0], sized(whole[1]), ""])
-    form = ("left", "right", "right", "left")
-    click.echo(tabulate(rows, ["kind", "files", "size", ""], "github", intfmt=",", colalign=form))
+    click.echo(api.store_list(store))
 
 
 @store.command()
@@ -64,16 +46,10 @@ def verify(store: Path, set_aside: bool) -> None:
     Artifacts and predictions are compared with their sha256. The pixels of datasets are checked by
     `benchbench data verify`.
     """
-    from benchbench.execution.progress import Counting
-    from benchbench.execution.store_cleanup import existing, faults
-
-    count = 0
-    for fault in faults(existing(store), Counting("reading", "B"), set_aside=set_aside):
-        click.echo(fault)
-        count += 1
-    if count:
+    found = api.store_verify(store, set_aside=set_aside, tell=click.echo)
+    if found.faults:
         sys.exit(1)
-    click.echo(f"store {store} is as it was written")
+    click.echo(found)
 
 
 @store.command()
@@ -101,28 +77,7 @@ def gc(store: Path, dry_run: bool, older_than: float) -> None:
 
     What a living process works on stays, and while there is one, so do all stages and snapshots.
     """
-    from benchbench.execution.store_cleanup import clean, existing, sorted_out
-
-    place = existing(store)
-    if dry_run:
-        living = {key for key, sign in place.claims.signs().items() if not sign.lost}
-        found = sorted_out(place, older_than, living)
-    else:
-        found = clean(place, older_than)
-    for kind in dict.fromkeys(piece.kind for piece in found.waste):
-        click.echo(f"{kind}: {told([p for p in found.waste if p.kind == kind])}")
-    verb = "would go" if dry_run else "removed"
-    click.echo(f"{verb}: {told(found.waste)}, of store {store}")
-    if found.young:
-        click.echo(f"left, as younger than --older-than: {told(found.young)}")
-    if found.busy:
-        click.echo(f"left, as a process is at work: {told(found.busy)}")
-
-
-def told(pieces: Sequence[Piece]) -> str:
-    from benchbench.suites.cost import sized
-
-    return f"{len(pieces):,} files, {sized(sum(piece.size for piece in pieces))}"
+    click.echo(api.store_clean(store, older_than=older_than, dry_run=dry_run))
 
 
 @store.command("export")
@@ -148,20 +103,17 @@ def export_(
     `--suite SUITE --only "method=simclr,seed=0"` takes a pre-training along, and what was scored
     with it, and nothing else.
     """
-    from benchbench.execution.store_cleanup import existing, files_of
-    from benchbench.store.merge import everything, export_files
-    from benchbench.suites.cost import sized
-
-    if only and suite is None:
-        raise BadInput("--only chooses among the cells of a suite; say --suite SUITE, too")
-    place = existing(store.absolute())
-    if suite is None:
-        files = everything(place, records_only=records_only)
-    else:
-        plan = make_plan(suite, store, data, device)
-        files = files_of(plan, chosen_cells(plan, only), records_only=records_only)
-    export_files(place, archive, files)
-    click.echo(f"{archive}: {len(files):,} files, {sized(archive.stat().st_size)}")
+    done = api.store_export(
+        archive,
+        suite=suite,
+        only=only,
+        records_only=records_only,
+        store=store,
+        data=data,
+        device=device,
+        **said_plugins(),
+    )
+    click.echo(done)
 
 
 @store.command("import")
@@ -174,14 +126,8 @@ def import_(archive: Path, store: Path) -> None:
 
     What is damaged is left out, and named; 1 if anything is.
     """
-    from benchbench.store.artifacts import Store
-    from benchbench.store.merge import import_store
-
-    taken = import_store(Store(store), archive)
-    click.echo(
-        f"{archive}: {taken.records} records and {taken.stages} stages are new, {taken.known} were "
-        "here"
-    )
+    taken = api.store_import(archive, store=store)
+    click.echo(taken)
     for reason in taken.refused:
         click.echo(f"  left out: {reason}", err=True)
     if taken.refused:

@@ -90,12 +90,14 @@ def _of_array(array: np.ndarray, size: int, name: str) -> np.ndarray:
 
 def read_image(
     file: Path | BinaryIO,
-    size: int,
+    size: int | tuple[int, int],
     crop: float | None = None,
     deep: list[int] | None = None,
     name: str = "",
 ) -> np.ndarray:
     """uint8 [3, size, size]: RGB, resized (bilinear) as `ImageFiles` says.
+
+    Of a ``size`` (height, width), without ``crop``, it is [3, height, width].
 
     An image of 8 bits is `PIL.Image.open(file).convert("RGB")`, as the loaders of torchvision and
     timm read it: the orientation in EXIF is not applied, transparency is dropped, of several pages
@@ -115,7 +117,10 @@ def read_image(
 
 
 def _read(
-    file: Path | BinaryIO, size: int, crop: float | None, deep: list[int] | None
+    file: Path | BinaryIO,
+    size: int | tuple[int, int],
+    crop: float | None,
+    deep: list[int] | None,
 ) -> np.ndarray:
     if limit := os.environ.get(LIMIT):
         Image.MAX_IMAGE_PIXELS = _limit(limit)
@@ -205,9 +210,9 @@ def tell_of_twelve_bits(deep: Sequence[int]) -> None:
         )
 
 
-def resized(image: Image.Image, size: int, crop: float | None) -> Image.Image:
-    if crop is None:
-        sides = (size, size)
+def resized(image: Image.Image, size: int | tuple[int, int], crop: float | None) -> Image.Image:
+    if isinstance(size, tuple) or crop is None:
+        sides = size[::-1] if isinstance(size, tuple) else (size, size)
         return image if image.size == sides else image.resize(sides, Image.Resampling.BILINEAR)
     shorter = round(size / crop)
     width, height = (shorter * side // min(image.size) for side in image.size)

@@ -5,9 +5,11 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
+from typing import NoReturn
 
 from benchbench.extension.errors import BadInput
 
+IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 LEFT_BY_SYSTEMS = ("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "@eadir")
 
 
@@ -35,6 +37,39 @@ def tell_skipped(skipped: Iterable[str], top: Path) -> None:
         f"{', '.join(listed)}{more}{place}",
         stacklevel=2,
     )
+
+
+def images_below(top: Path) -> list[str]:
+    """The paths, from there and sorted, of all files below a folder whose names are of images.
+
+    Links are followed, but not to a folder that they lie in; hidden files are passed over, and
+    others counted in a warning. BadInput if there is no such folder, or no image in it.
+    """
+    if not top.is_dir():
+        raise BadInput(f"there is no folder {top}" + (": it is a file" if top.exists() else ""))
+    images, skipped = [], []
+    for place, below, files in os.walk(top, onerror=_unreadable, followlinks=True):
+        here = Path(place)
+        below[:] = [n for n in below if not is_hidden(n) and not _climbs(here / n)]
+        for name in filter(lambda n: not is_hidden(n), files):
+            path = (here / name).relative_to(top).as_posix()
+            if name.lower().endswith(IMAGES):
+                images.append(path)
+            elif (here / name).is_file():  # and no link that leads nowhere
+                skipped.append(path)
+    tell_skipped(skipped, top)
+    if not images:
+        raise BadInput(f"no file below {top} has a name that ends in {', '.join(IMAGES)}")
+    return sorted(images)
+
+
+def _climbs(path: Path) -> bool:
+    """Whether it is a link to a folder that it lies in, so that following it would never end."""
+    return path.is_symlink() and path.resolve() in [p.resolve() for p in path.absolute().parents]
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise BadInput(f"the folder {error.filename} cannot be read: {error.strerror}") from error
 
 
 def check_links(top: Path, files: Mapping[str, str]) -> None:

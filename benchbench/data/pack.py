@@ -32,6 +32,7 @@ class Pack:
     licence: str
     fingerprint: str  # sha256 over everything here that decides a score, but the metric
     vocabulary: tuple[str, ...] = ()
+    crop: float | None = None  # as in ImageFiles, of which the inputs were decoded
 
     @property
     def task(self) -> Task:

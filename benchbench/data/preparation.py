@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ def prepare(data: DomainData, store: Store, split_seed: int, report: Report) -> 
                     partial.replace(place)
                 finally:
                     partial.unlink(missing_ok=True)
-    return pack_of(data, split_seed, opened(place), digest), place
+    return replace(pack_of(data, split_seed, opened(place), digest), crop=crop_of(place)), place
 
 
 def pixels_in(store: Store) -> Path:
@@ -174,6 +175,13 @@ def opened(place: Path) -> Tensor | Encoded:
     return torch.from_numpy(pixels)
 
 
+def crop_of(place: Path) -> float | None:
+    """The ``crop`` of ImageFiles with which pixels were decoded; None of a dataset's own tensor."""
+    note = place.with_suffix(".json")
+    crop: float | None = json.loads(note.read_text()).get("crop") if note.exists() else None
+    return crop
+
+
 def _opened(columns: Mapping[str, Tensor], note: Any, store: Store) -> Pack | None:
     """None if the pixels are gone."""
     place = pixels_in(store) / note["pixels"]
@@ -183,7 +191,7 @@ def _opened(columns: Mapping[str, Tensor], note: Any, store: Store) -> Pack | No
     tensors |= {n: c.long() if c.dtype == torch.int32 else c for n, c in columns.items()}
     words = {name: note.get(name, ()) for name in NOTED}
     words = {n: tuple(word) if isinstance(word, list) else word for n, word in words.items()}
-    return Pack(opened(place), **tensors, **words)
+    return Pack(opened(place), **tensors, **words, crop=crop_of(place))
 
 
 def _stats(data: DomainData) -> list[Stat]:

@@ -111,6 +111,15 @@ def judge(points: Sequence[Point], names: Sequence[str]) -> Judged:
     )
 
 
+def judged(points: Sequence[Point]) -> dict[str, Judged]:
+    """By name, each of ``PREDICTORS`` that all points have."""
+    return {
+        name: judge(points, names)
+        for name, names in PREDICTORS.items()
+        if all(set(names) <= point.values.keys() for point in points)
+    }
+
+
 def fixed_and_best(points: Sequence[Point]) -> tuple[str, float, float]:
     """The augmentation that is best on average, with its accuracy, and the best of every shift's.
 

@@ -24,10 +24,12 @@ from benchbench.diagnostics.accuracy_prediction import (
     shipped,
     values_of,
 )
+from benchbench.diagnostics.augmentation_search_space import fits
 from benchbench.diagnostics.connectivity import Connectivity
 from benchbench.diagnostics.connectivity_measurement import Measured, Meter
 from benchbench.diagnostics.connectivity_report import ConnectivityTold, told
 from benchbench.diagnostics.pseudo_labels import CLASSIFIERS, Pseudo, pseudo_labels
+from benchbench.extension.constants import COLOURS, CROPS
 from benchbench.extension.contracts import as_read, is_known
 from benchbench.extension.errors import BadInput
 from benchbench.suites.plan import build_augmentation
@@ -46,6 +48,10 @@ FITTED = (7, 10)  # least and most classes of the datasets of the shipped fit
 POOR = 1.5  # α/γ of a class below which it counts as poorly connected
 SHOWN_CLASSES = 2  # of those that are connected least, and of those that are most
 SHOWN_PAIRS = 3  # of a class,
+TRIED = (f"{CROPS} | {COLOURS}", CROPS, COLOURS, f"{CROPS} | {COLOURS} | invert", "affine",
+         "wilds_strong", "noise | gaussian_blur")  # fmt: skip
+OF_TEXTS = ("token_dropout", "span", "synonyms", "span | synonyms")
+SECONDS = (13, 61)  # of 300 steps, 32 pixels, two CPU cores: leaderboards/connectivity
 CANDIDATES, VIEWS = 20, 12  # out of so many rows of each side, and views of each
 
 
@@ -220,6 +226,27 @@ def covered_elsewhere(points: Sequence[Point]) -> float:
                 _, low, high = fit.accuracy(point.values)
                 inside.append(low <= point.target <= high)
     return sum(inside) / len(inside)
+
+
+def usual(meter: Meter) -> list[str]:
+    """Of the usual candidates, those that can be built for the data.
+
+    Colours, say, want one channel or three. BadInput if there is none.
+    """
+    every = OF_TEXTS if meter.pack.vocabulary else TRIED
+    found = [text for text in every if fits(meter.catalog, meter.pack.task, text)]
+    if not found:
+        raise BadInput("none of the usual augmentations is for such data; say --augmentation")
+    return found
+
+
+def in_advance(networks: int, steps: int) -> str:
+    """Roughly how long it takes: by what one network took for the boards of connectivity."""
+    return (
+        f"training up to {networks} small networks, {steps} steps each; those in the store are not "
+        f"trained again. 300 steps with images of 32 pixels took {SECONDS[0]} to {SECONDS[1]} s on "
+        "two CPU cores"
+    )
 
 
 def advise(

@@ -1,4 +1,4 @@
-"""Advice as a page that needs nothing else, and as JSON."""
+"""Advice as a page that needs nothing else, in words, and as JSON."""
 
 import base64
 import io
@@ -107,6 +107,28 @@ def suite(advice: Advice, item: TargetAdvice) -> str:
         encoder=json.dumps(told.encoder),
         augmentation=json.dumps(item.best.augmentation, ensure_ascii=False),
     )
+
+
+def in_words(item: TargetAdvice) -> str:
+    """A line with the prediction; or, if it cannot tell, why, what was measured, what to do."""
+    if not item.reasons:
+        best = item.best
+        return (
+            f"{item.target}: {item.verdict}; {100 * best.accuracy:.0f} % predicted "
+            f"({100 * best.low:.0f} to {100 * best.high:.0f}) with {best.augmentation}; two "
+            f"classifiers of the source agree on {100 * item.agreement:.0f} % of its rows"
+        )
+    measured = [
+        f"α {said.alpha.value:.4f}, β {said.beta.value:.4f}, γ {said.gamma.value:.4f}, "
+        f"α/γ {option.ratios[0]:.1f}, β/γ {option.ratios[1]:.1f} with {option.augmentation}"
+        for option in item.options
+        for said in [option.connectivity]
+    ]
+    parts = {"why": item.reasons, "measured": measured, "what to do next": item.next_steps}
+    lines = [f"{item.target}: {item.verdict}"]
+    for name, sentences in parts.items():
+        lines += [f"  {name}:", *(f"  * {sentence}" for sentence in sentences)]
+    return "\n".join(lines)
 
 
 def as_json(advice: Advice) -> str:

@@ -153,6 +153,10 @@ class Meter:
         )
 
 
+def usual_encoder(pack: Pack) -> str:
+    return "transformer" if pack.vocabulary else "small_cnn(width=16)"
+
+
 def digest_of(labels: Tensor) -> str:
     return hashlib.sha256(labels.contiguous().numpy().data).hexdigest()
 

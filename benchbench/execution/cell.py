@@ -200,15 +200,12 @@ def trained(
     cell: Cell, links: list[Link], plan: Plan, watcher: Watcher
 ) -> tuple[nn.Module, Objective | None, str | None, tuple[StageCost, ...]]:
     """The encoder after its chain, the last objective, the sha256 of their file, and the cost."""
-    task, device = plan.pack.task, plan.machine.device
-    encoder = build_encoder(plan.catalog.resolve("encoder", cell.method.encoder), task, cell.seed)
-    encoder = encoder.to(device).to(memory_format=torch.channels_last)
+    encoder = first_encoder(cell, plan)
     objective: Objective | None = None
     digest, costs = None, []
     for link in links:
         before = objective
-        torch.manual_seed(derive_seed(stage_seed(cell, link.depth), "objective"))
-        objective = link.objective.build(encoder, task).to(device)
+        objective = first_objective(cell, link, encoder, plan)
         with stage_claimed(cell, link, plan) as claim:
             there = as_the_first_says(plan.trained(link))
             kept = plan.store.read("stages", link.key) if there else None
@@ -227,6 +224,20 @@ def trained(
                 cost = StageCost(**stage_cost(note), reused=False)
         costs.append(cost)
     return encoder, objective, digest, tuple(costs)
+
+
+def first_encoder(cell: Cell, plan: Plan) -> nn.Module:
+    """The encoder before any stage, on the plan's device."""
+    choice = plan.catalog.resolve("encoder", cell.method.encoder)
+    encoder = build_encoder(choice, plan.pack.task, cell.seed)
+    return encoder.to(plan.machine.device).to(memory_format=torch.channels_last)
+
+
+def first_objective(cell: Cell, link: Link, encoder: nn.Module, plan: Plan) -> Objective:
+    """A stage's objective before its first step, on the plan's device."""
+    torch.manual_seed(derive_seed(stage_seed(cell, link.depth), "objective"))
+    objective: Objective = link.objective.build(encoder, plan.pack.task)
+    return objective.to(plan.machine.device)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import errno
 import traceback
+from bdb import BdbQuit
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from benchbench.data.preparation import Report
 from benchbench.execution.cell import Watcher, describe, execute, silent, trained
 from benchbench.execution.process_ranks import Together, alone, train_together
-from benchbench.extension.catalog import Wanted, load
+from benchbench.extension.catalog import Catalog, Wanted, load
 from benchbench.extension.errors import BadInput
 from benchbench.store.artifacts import Store
 from benchbench.store.records import Record, Status
@@ -41,14 +42,12 @@ class Job:
 
     def plan(self, report: Report) -> Plan:
         """BadInput if the data, the machine or what the suite names is not there."""
+        return self.plan_with(load(self.wanted), Store(self.store), report)
+
+    def plan_with(self, catalog: Catalog, store: Store, report: Report) -> Plan:
+        """The same with a catalog, and a store, of this process."""
         made = Plan.make(
-            self.suite,
-            load(self.wanted),
-            self.data,
-            Store(self.store),
-            self.device,
-            report,
-            compiled=self.compiled,
+            self.suite, catalog, self.data, store, self.device, report, compiled=self.compiled
         )
         return replace(made, checkpoint_every=self.checkpoint_every)
 
@@ -111,12 +110,13 @@ def work(job: Job, task: Task) -> Ended:
 
 
 def attempt(
-    cell: Cell, plan: Plan, watcher: Watcher, together: Together
+    cell: Cell, plan: Plan, watcher: Watcher, together: Together, *, debug: bool = False
 ) -> tuple[Record, str | None]:
     """The cell's record, also where it failed, and the traceback of that.
 
     Waits for another process that is at the same cell. BadInput, which a later cell would meet too
-    (no space left), and KeyboardInterrupt are raised.
+    (no space left), and KeyboardInterrupt are raised, and no record is kept; leaving a debugger is
+    an interrupt. With ``debug`` everything is raised.
     """
     with plan.store.claims.held(plan.cell_id(cell), str(cell)):
         if plan.done(cell) and (known := plan.record(cell)):
@@ -126,7 +126,11 @@ def attempt(
             return execute(cell, plan, watcher), None
         except BadInput:
             raise
+        except BdbQuit:
+            raise KeyboardInterrupt("a debugger was left") from None
         except (Exception, SystemExit) as error:  # a plugin may exit, and means only itself
+            if debug:
+                raise
             record = describe(cell, plan, *ending(error))
             plan.store.write_record(record)
             return record, traceback.format_exc()

@@ -40,9 +40,16 @@ class Audience(Protocol):
 
 
 def run_cells(
-    plan: Plan, cells: Sequence[Cell], audience: Audience, together: Together = alone
+    plan: Plan,
+    cells: Sequence[Cell],
+    audience: Audience,
+    together: Together = alone,
+    *,
+    debug: bool = False,
 ) -> list[Record]:
     """Run every cell here; one that fails is recorded as such and does not stop the others.
+
+    With ``debug`` it does: what it raises is raised.
 
     BadInput, which a later cell would meet too (no space left), and KeyboardInterrupt do. Cells
     that another process is at come last.
@@ -51,7 +58,7 @@ def run_cells(
     records: dict[Cell, Record] = {}
     for cell in sorted(cells, key=lambda cell: plan.store.claims.living(plan.cell_id(cell))):
         watcher = audience.cell_starts(cell)
-        records[cell], trace = attempt(cell, plan, watcher, together)
+        records[cell], trace = attempt(cell, plan, watcher, together, debug=debug)
         if trace:
             audience.cell_fails(trace)
         audience.cell_ends(records[cell])

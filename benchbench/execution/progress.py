@@ -8,7 +8,7 @@ from typing import NoReturn
 from torch import Tensor
 from tqdm import tqdm
 
-from benchbench.execution.cell import Watcher
+from benchbench.execution.cell import Watcher, silent
 from benchbench.store.records import Record
 from benchbench.suites.suite import Cell, Stage
 from benchbench.training.loop import Watch
@@ -77,6 +77,25 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         self.suite.close()
+
+
+class Silence:
+    """An audience that says nothing."""
+
+    def cell_starts(self, cell: Cell) -> Watcher:
+        return silent
+
+    def cell_fails(self, trace: str) -> None:
+        pass
+
+    def cell_ends(self, record: Record) -> None:
+        pass
+
+    def __enter__(self) -> "Silence":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
 
 class Counting:

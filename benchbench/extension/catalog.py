@@ -9,9 +9,10 @@ import hashlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bdb import BdbQuit
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -122,7 +123,7 @@ class Choice:
         """BadInput if the factory raises, whatever it raises."""
         try:
             return self.entry.factory(*supplied, **self.options)
-        except BadInput:
+        except (BadInput, BdbQuit):
             raise
         except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {error}"
@@ -170,6 +171,16 @@ class Catalog:
                 raise BadInput(str(aside))
         known = instead(name, [plugin.name for plugin in self.plugins])
         raise BadInput(f"no plugin is named {name!r}; {known}")
+
+    def having(self, entries: Iterable[Entry]) -> "Catalog":
+        """With these entries, too, each of a plugin of its own. BadInput if a name is taken."""
+        known, plugins = dict(self.entries), list(self.plugins)
+        for entry in entries:
+            if (entry.kind, entry.name) in known:
+                raise BadInput(f"there is {entry.kind} {entry.name} already; choose another name")
+            known[entry.kind, entry.name] = entry
+            plugins.append(entry.plugin)
+        return replace(self, entries=known, plugins=tuple(plugins))
 
     def offered_by(self, plugin: Plugin) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.plugin == plugin]

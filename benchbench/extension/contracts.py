@@ -214,6 +214,7 @@ class Objective(nn.Module, ABC):
 
     @property
     def has_head(self) -> bool:
+        """Whether `predict` is there, so that the readout may be ``head``."""
         return type(self).predict is not Objective.predict
 
 

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from html import escape
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # categories of what is not seen as itself
 LATEX = {
@@ -24,6 +25,11 @@ def markdown(text: str) -> str:
     marks = r"([\\`*{}\[\]#!|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))"
     marked = re.sub(marks, r"\\\1", visible(text))
     return marked.replace("&", "&amp;").replace("<", "&lt;").replace("://", ":&#47;/")
+
+
+def html(text: str) -> str:
+    """For an element or an attribute: no markup."""
+    return escape(visible(text))
 
 
 def linkable(url: str) -> bool:

@@ -45,6 +45,15 @@ def markdown(board: Board) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
+def html(board: Board) -> str:
+    """The tables alone, for a notebook."""
+    parts = [
+        table(part(board), escaping.html, "unsafehtml", "<b>{}</b>")
+        for part in (main_table, rank_table, rule_table)
+    ]
+    return "\n".join(filter(None, parts))
+
+
 def latex(board: Board) -> str:
     parts = [
         table(part(board), escaping.latex, "latex_raw", "\\textbf{{{}}}")

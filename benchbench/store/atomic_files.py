@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from uuid import uuid4
 
 from benchbench.extension.errors import BadInput
@@ -24,6 +25,20 @@ def place_new(path: Path, content: bytes) -> None:
     """The same, never in place of another file, which is a FileExistsError."""
     with beside(path, content) as partial:
         path.hardlink_to(partial)
+
+
+def place_text(path: Path, text: str) -> None:
+    """The same of a text, in a folder that is there. BadInput if it cannot be written."""
+    with writing(str(path)), beside(path, text.encode()) as partial:
+        partial.replace(path)
+
+
+def make_writable(folder: Path, what: str) -> None:
+    """Make a folder for what is to be written. BadInput if nothing can be written there."""
+    with writing(what):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
 
 
 @contextmanager

@@ -384,3 +384,10 @@ def sized(size: float) -> str:
     if size >= 1e8:
         return f"{size / 1e9:.1f} GB"
     return f"{size / 1e6:.1f} MB" if size < 9.95e6 else f"{size / 1e6:.0f} MB"
+
+
+def span(seconds: float) -> str:
+    """A time to read: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from difflib import get_close_matches
@@ -109,6 +109,11 @@ class Suite(Strict):
     def read(cls, name: str) -> "Suite":
         """A shipped suite by name, or a TOML file by path; BadInput if it is not a suite."""
         where, fields = _fields(name)
+        return cls.of(fields, where)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any], where: str = "suite") -> "Suite":
+        """What a TOML file of these keys would mean. BadInput, which begins with ``where``."""
         try:  # strict JSON takes lists for tuples, and still no "3" for 3
             suite = cls.model_validate_json(json.dumps(fields))
             suite.methods()
@@ -132,6 +137,19 @@ class Suite(Strict):
             again = next(seed for seed in self.seeds if self.seeds.count(seed) > 1)
             raise BadInput(f"seeds names a seed twice, {again}")
         return tuple(methods)
+
+    def toml(self) -> str:
+        """A TOML file that means the same."""
+        fields = self.model_dump(exclude_defaults=True, mode="json")
+        methods = fields.pop("method")
+        lines = [f"{key} = {_toml(value)}" for key, value in fields.items()]
+        for method in methods:
+            lines += [
+                "",
+                "[[method]]",
+                *(f"{key} = {_toml(value)}" for key, value in method.items()),
+            ]
+        return "\n".join(lines) + "\n"
 
     @property
     def named_domains(self) -> tuple[str, ...]:
@@ -388,6 +406,15 @@ def toml_of(text: str, where: str) -> dict[str, Any]:
         if isinstance(value, date | time):
             raise BadInput(f"{where}: {key} = {value} is a date or a time, which nothing here is")
     return fields
+
+
+def _toml(value: object) -> str:
+    """A value of JSON as TOML has it, in one line."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(told)}' for key, told in value.items())} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _values(told: object, place: str) -> Iterator[tuple[str, object]]:

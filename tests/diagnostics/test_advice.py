@@ -17,7 +17,6 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from benchbench import BadInput
 from benchbench.cli import main
-from benchbench.cli.advise import in_words
 from benchbench.diagnostics import accuracy_prediction as prediction
 from benchbench.diagnostics import (
     advice,
@@ -555,7 +554,7 @@ def test_the_page_needs_nothing_else_explains_its_numbers_and_is_safe(meter):
     ):
         assert sentence in words
     assert "59 %" not in words and "31–86" not in words
-    assert in_words(item).startswith("right: borderline; 60 % predicted (30 to 87) with noise")
+    assert page.in_words(item).startswith("right: borderline; 60 % predicted (30 to 87) with noise")
 
 
 def test_what_it_cannot_tell_is_no_number_anywhere(meter, monkeypatch):
@@ -572,7 +571,7 @@ def test_what_it_cannot_tell_is_no_number_anywhere(meter, monkeypatch):
     found = replace(found, targets=(item,))
     _, words = words_of(found, meter.pack)
     told = json.loads(page.as_json(found))["targets"][0]
-    said = in_words(item)
+    said = page.in_words(item)
     assert told["verdict"] == "cannot tell" and said.startswith("right: cannot tell\n")
     assert told["reasons"] == list(item.reasons) and told["next_steps"] == list(item.next_steps)
     for sentence in (*item.reasons, *item.next_steps):
@@ -654,11 +653,9 @@ def test_a_target_named_twice_is_measured_once_and_names_are_no_markup(meter):
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_usual_augmentations_are_those_that_can_be_built(meter, channels):
-    from benchbench.cli.advise import TRIED, usual
-
     inputs = torch.zeros(len(meter.pack.labels), channels, 16, 16, dtype=torch.float16)
-    found = usual(replace(meter, pack=replace(meter.pack, inputs=inputs)))
-    assert found and (channels == 5) == (len(found) < len(TRIED))
+    found = advice.usual(replace(meter, pack=replace(meter.pack, inputs=inputs)))
+    assert found and (channels == 5) == (len(found) < len(advice.TRIED))
 
 
 def test_a_prediction_of_one_dataset_is_refused_in_a_sentence():

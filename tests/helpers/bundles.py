@@ -13,7 +13,7 @@ from audiences import Silent
 from safetensors.numpy import load, save
 from tiny import make_plan
 
-from benchbench.cli.submit import recorded
+from benchbench.api.submissions import recorded
 from benchbench.execution.local import run_cells
 from benchbench.leaderboard.bundle import Credits, narrowed, opened, submission_of, write_bundle
 from benchbench.leaderboard.consistency import Board

@@ -31,8 +31,8 @@ from bundles import (
 from click.testing import CliRunner
 from tiny import Text
 
+from benchbench.api.submissions import recorded
 from benchbench.cli import main
-from benchbench.cli.submit import recorded
 from benchbench.extension.errors import BadInput
 from benchbench.leaderboard.bundle import (
     Credits,

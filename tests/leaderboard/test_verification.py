@@ -36,8 +36,8 @@ from click.testing import CliRunner
 from safetensors.numpy import load
 from scipy.stats import t
 
+from benchbench.api.submissions import recorded
 from benchbench.cli import main
-from benchbench.cli.submit import recorded
 from benchbench.extension.errors import BadInput
 from benchbench.leaderboard.board_folder import of_folder
 from benchbench.leaderboard.bundle import (

@@ -21,6 +21,15 @@ WEAKEST = 1e-3  # the most that the weakest penalty may be, as a share of the fe
 
 
 @dataclass(frozen=True)
+class Affine:
+    """Scores ``z @ weight + bias`` of features z [N, D], scaled to length 1 first if ``unit``."""
+
+    weight: Tensor  # float64 [D, K]
+    bias: Tensor  # float64 [K]
+    unit: bool = False
+
+
+@dataclass(frozen=True)
 class Fitted:
     """Predictions, and how they were chosen."""
 
@@ -28,6 +37,8 @@ class Fitted:
     selection: str  # the rule: "source-val", or "last" where nothing was chosen
     chosen: Mapping[str, float] = field(default_factory=dict)
     log_odds: bool = False  # of classes, up to a constant of the row: softmax gives probabilities
+    votes: bool = False  # the scores are weights of votes, none negative
+    affine: Affine | None = None  # the same scores up to rounding, where they are of this form
 
 
 Fit = Callable[[Features, Features, Tensor, int], Fitted]
@@ -77,6 +88,11 @@ def goodness(scores: Tensor, labels: Tensor) -> float:
 
 def with_bias(z: Tensor) -> Tensor:
     return F.pad(z.double(), (0, 1), value=1.0)
+
+
+def split_bias(weights: Tensor) -> Affine:
+    """Of weights [D + 1, K], the intercept last."""
+    return Affine(weights[:-1], weights[-1])
 
 
 def known(features: Features) -> Features:

@@ -39,6 +39,8 @@ def knn(*, k: tuple[int, ...] = (1, 5, 10, 20, 50), temperature: float = 0.07) -
 
         right = [goodness(scores(val.z, size), val.labels) for size in sizes]
         best = sizes[right.index(max(right))]
-        return Fitted(lambda z: scores(z, best), "source-val", {"k": float(best)})
+        return Fitted(
+            lambda z: scores(z, best), "source-val", {"k": float(best)}, votes=bool(num_classes)
+        )
 
     return fit

@@ -5,7 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchbench.evaluation.features import Features
-from benchbench.evaluation.readouts.interface import Fit, Fitted, accuracy, shrunk, with_bias
+from benchbench.evaluation.readouts.interface import (
+    Fit,
+    Fitted,
+    accuracy,
+    shrunk,
+    split_bias,
+    with_bias,
+)
 from benchbench.evaluation.readouts.lbfgs_solver import lbfgs
 from benchbench.evaluation.readouts.ridge import ridge, ridge_regression
 from benchbench.extension.errors import BadInput
@@ -26,7 +33,13 @@ def linear(*, penalties: int = 45, max_iter: int = 200) -> Fit:
         if not num_classes:
             return ridge(penalties=penalties)(train, val, unlabelled, num_classes)
         weights, c = logistic_regression(train, val, num_classes, penalties, max_iter)
-        return Fitted(lambda z: with_bias(z) @ weights, "source-val", {"C": c}, log_odds=True)
+        return Fitted(
+            lambda z: with_bias(z) @ weights,
+            "source-val",
+            {"C": c},
+            log_odds=True,
+            affine=split_bias(weights),
+        )
 
     return fit
 

@@ -4,7 +4,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchbench.evaluation.features import Features
-from benchbench.evaluation.readouts.interface import Fit, Fitted, class_sums, where_absent
+from benchbench.evaluation.readouts.interface import (
+    Affine,
+    Fit,
+    Fitted,
+    class_sums,
+    where_absent,
+)
 
 
 def prototype() -> Fit:
@@ -14,6 +20,7 @@ def prototype() -> Fit:
         means = class_sums(train, num_classes)
         means /= F.one_hot(train.labels, num_classes).sum(0).clamp(min=1)[:, None]
         offset = where_absent(train.labels, num_classes) - means.square().sum(1)
-        return Fitted(lambda z: 2 * z.double() @ means.T + offset, "last")
+        affine = Affine(2 * means.T, offset)
+        return Fitted(lambda z: 2 * z.double() @ means.T + offset, "last", affine=affine)
 
     return fit

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchbench.evaluation.features import Features
-from benchbench.evaluation.readouts.interface import Fit, Fitted, where_absent
+from benchbench.evaluation.readouts.interface import Affine, Fit, Fitted, where_absent
 from benchbench.extension.errors import BadInput
 
 
@@ -32,6 +32,10 @@ def pfa(*, t: int = 2, centred: bool = True) -> Fit:
         average = rows.T @ (train.z.double() - centre)
         average /= rows.sum(0).clamp(min=1)[:, None] if centred else len(rows)
         directions, offset = average @ walk, where_absent(train.labels, num_classes)
-        return Fitted(lambda z: (z.double() - centre) @ directions.T + offset, "last")
+        origin = torch.zeros_like(average[0]) - centre
+        affine = Affine(directions.T, origin @ directions.T + offset)
+        return Fitted(
+            lambda z: (z.double() - centre) @ directions.T + offset, "last", affine=affine
+        )
 
     return fit

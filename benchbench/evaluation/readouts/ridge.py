@@ -9,6 +9,7 @@ from benchbench.evaluation.readouts.interface import (
     Fitted,
     goodness,
     shrunk,
+    split_bias,
     targets,
     where_absent,
     with_bias,
@@ -27,7 +28,8 @@ def ridge(*, penalties: int = 45) -> Fit:
 
     def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
         weights, a = ridge_regression(train, val, num_classes, penalties)
-        return Fitted(lambda z: with_bias(z) @ weights, "source-val", {"a": a})
+        affine = split_bias(weights)
+        return Fitted(lambda z: with_bias(z) @ weights, "source-val", {"a": a}, affine=affine)
 
     return fit
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchbench.evaluation.features import Features
-from benchbench.evaluation.readouts.interface import Fit, Fitted
+from benchbench.evaluation.readouts.interface import Affine, Fit, Fitted
 from benchbench.extension.errors import BadInput
 from benchbench.extension.grammar import pinned
 
@@ -29,7 +29,8 @@ def zero_shot(*, embeddings: str = "", sha256: str = "") -> Fit:
                 f"{num_classes} classes and {train.z.shape[1]} features"
             )
         directions = F.normalize(text, dim=1).T
-        return Fitted(lambda z: F.normalize(z.double(), dim=1) @ directions, "last")
+        affine = Affine(directions, directions.new_zeros(num_classes), unit=True)
+        return Fitted(lambda z: F.normalize(z.double(), dim=1) @ directions, "last", affine=affine)
 
     return fit
 
