@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,14 +115,7 @@ def run(
                 run_cells(plan, to_do, audience, debug=True)
             else:
                 run_on(engine, made.job, plan, to_do, audience)
-        results = made.results(cells, notes)
-        if not progress and not results.complete:
-            odd = [f"{cell}: {status}" for cell, status in results.statuses.items()
-                   if status != "scored"]  # fmt: skip
-            warnings.warn(
-                f"{len(odd)} of {len(cells)} cells have no score ({odd[0]})", stacklevel=2
-            )
-        return results
+        return made.results(cells, notes)
 
 
 def preview(

@@ -91,7 +91,7 @@ def test_arrays_are_the_data_that_they_make(few):
     given = (data.inputs.numpy(), data.labels.numpy(), names)
     one, other = (
         api.connectivity(dataset, shifts="left > right", augmentations="noise", **few).found[0]
-        for dataset in (given, api.arrays(*given))
+        for dataset in (given, benchbench.domain_data(*given))
     )
     assert same(one.model_dump()) == same(other.model_dump())
     assert {node.domain for node in one.nodes} == {"left", "right"}
