@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchbench import BadInput, api
+from benchbench import BadInput, api, domain_data
 from benchbench.cli import main
 from benchbench.diagnostics import accuracy_prediction, node_classifiers
 from benchbench.diagnostics.connectivity_report import EVERY
@@ -91,7 +91,7 @@ def test_arrays_are_the_data_that_they_make(few):
     given = (data.inputs.numpy(), data.labels.numpy(), names)
     one, other = (
         api.connectivity(dataset, shifts="left > right", augmentations="noise", **few).found[0]
-        for dataset in (given, benchbench.domain_data(*given))
+        for dataset in (given, domain_data(*given))
     )
     assert same(one.model_dump()) == same(other.model_dump())
     assert {node.domain for node in one.nodes} == {"left", "right"}
