@@ -168,7 +168,7 @@ def _cell(
         usual = {"store": ".benchbench", "data": "data", "device": "auto"}
         said = {n: v for n, v in where.items() if v is not None and str(v) != usual[n]}
         options = [f"--{name}={value}" for name, value in said.items()]
-        again = shlex.join(["benchbench", "run", str(suite), *options, "--only", "ONLY"])
+        again = shlex.join(["benchbench", "run", str(suite), *options])
         if not isinstance(suite, str | Path):
             again = "benchbench.run(suite, only=ONLY), of the same suite"
         yield made.plan, cell_of(made.plan, method, shift, seed, draw), again

@@ -301,8 +301,9 @@ def _why_untrained(plan: Plan, cell: Cell, run: str | None) -> str:
     meant = {"method": cell.method.name, "shift": str(cell.shift), "seed": f"{cell.seed}"}
     meant |= {"draw": f"{cell.draw}"} if cell.draw else {}
     only = ",".join(f"{name}={glob.escape(value)}" for name, value in meant.items())
-    command = run or f"benchbench run {plan.suite.name} --only ONLY"
-    again = command.replace("ONLY", shlex.quote(only))
+    command = run or f"benchbench run {plan.suite.name}"
+    quoted = shlex.quote(only)
+    again = command.replace("ONLY", quoted) if "ONLY" in command else f"{command} --only {quoted}"
     record = plan.record(cell)
     if record is None:
         return f"{cell} is not trained in store {plan.store.root}; train it with: {again}"
