@@ -2,7 +2,8 @@
 
 Each becomes an entry of a plugin of its own, whose digest is of what the object does: of its
 compiled body, of what that body refers to in the user's own code, and of its weights. Where
-something cannot be told apart from something else, such as an open file or a generator, there is no digest.
+something cannot be told apart from something else, such as an open file or a generator, there is
+no digest.
 """
 
 import dis
