@@ -68,7 +68,7 @@ class Big:
 
     def __init__(self, folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.text, self.store = folder, text, folder / "store"
-        monkeypatch.setattr(Job, "plan", lambda job, report: self.plan())
+        monkeypatch.setattr(Job, "plan_with", lambda job, catalog, store, report: self.plan())
         (folder / "big.toml").write_text(text)
         self.records = fill(self.plan())
 

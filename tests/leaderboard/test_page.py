@@ -395,6 +395,7 @@ def many(template: Record, folder: Path) -> None:
     for (n, method), (source, target), seed in product(enumerate(methods), shifts, range(5)):
         right = random.rand(500) < 0.3 + 0.004 * n
         predicted = np.where(right, labels[target], (labels[target] + 1) % 10).astype(np.int32)
+        content = safetensors.numpy.save({target: predicted})
         key = f"{n:02d}{source}{target}{seed}".ljust(64, "0")
         stages = [f"{part}{key[1:]}" for part in "01"]
         curves |= {stage: [round(4 / (1 + t), 4) for t in range(64)] for stage in stages}
@@ -404,7 +405,8 @@ def many(template: Record, folder: Path) -> None:
             "cell_id": key,
             "seeds": fields["seeds"] | {"train": seed},
             "data": fields["data"] | {"sources": [source], "targets": [target]},
-            "artifacts": fields["artifacts"] | {"stages": stages},
+            "artifacts": fields["artifacts"]
+            | {"stages": stages, "predictions_sha256": hashlib.sha256(content).hexdigest()},
             "scores": [
                 score | {"domain": domain, "accuracy": value, "value": value}
                 for score, domain, value in zip(
@@ -416,7 +418,7 @@ def many(template: Record, folder: Path) -> None:
         place.write_text(json.dumps(fields))
         predictions = record_of(place.read_bytes()).file_name
         place = place.rename(folder / "records" / predictions)
-        place.with_suffix(".safetensors").write_bytes(safetensors.numpy.save({target: predicted}))
+        place.with_suffix(".safetensors").write_bytes(content)
     truth = Truth(fields["data"]["fingerprint"], "accuracy", tuple("0123456789"), (), labels, {})
     (folder / "truth.safetensors").write_bytes(truth.content())
     (folder / "curves.json").write_text(json.dumps(curves))
