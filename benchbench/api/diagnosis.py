@@ -24,10 +24,12 @@ from benchbench.api.opening import (
     check_at_least,
     check_one_of,
     chosen_cells,
+    counting,
+    data_place,
     opened,
-    place_of,
     spelled,
     store_for,
+    store_place,
     teller,
     wanted_of,
 )
@@ -381,15 +383,14 @@ def _metered(
     from benchbench.data.dataset_loading import packed
     from benchbench.diagnostics.connectivity_measurement import Meter, usual_encoder
     from benchbench.diagnostics.node_classifiers import Effort
-    from benchbench.execution.progress import Counting
     from benchbench.extension.catalog import load
     from benchbench.extension.objects import Objects
     from benchbench.store.artifacts import Store
     from benchbench.training.device import Machine
 
     check_at_least("steps", steps, 1)
-    home = place_of(store, "BENCHBENCH_STORE", ".benchbench")
-    root, tell = place_of(data, "BENCHBENCH_DATA", "data"), teller(progress)
+    home = store_place(store)
+    root, tell = data_place(data), teller(progress)
     objects = Objects(load(wanted))
     text = objects.named("dataset", dataset)
     texts = [spelled("augmentation", one, objects) for one in _several(augmentations)]
@@ -401,7 +402,7 @@ def _metered(
     with store_for(home, objects) as place:
         kept = Store(place)
         kept.check()
-        report = Counting("decoding", "image") if progress else lambda done, total: None
+        report = counting("decoding", "image", progress)
         pack = packed(choice, root, kept, 0, report)
         meter = Meter(
             catalog,

@@ -163,8 +163,7 @@ def _cell(
     wanted = wanted_of(plugins, without_plugins, strict_plugins)
     with opened(suite, **where, wanted=wanted, progress=progress) as made:
         if not made.kept:
-            odd = next(one for one in made.objects.given if one.why_unknown)
-            raise BadInput(f"nothing is kept of it: {odd.sentence}")
+            raise BadInput(f"nothing is kept of it: {made.objects.unregistered[0].sentence}")
         usual = {"store": ".benchbench", "data": "data", "device": "auto"}
         said = {n: v for n, v in where.items() if v is not None and str(v) != usual[n]}
         options = [f"--{name}={value}" for name, value in said.items()]

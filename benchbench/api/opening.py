@@ -49,7 +49,7 @@ class Opened:
     ) -> Results:
         from benchbench.leaderboard.results import Made, Results
 
-        unregistered = tuple(one.sentence for one in self.objects.given if one.why_unknown)
+        unregistered = tuple(one.sentence for one in self.objects.unregistered)
         made = Made(self.plan, tuple(cells), self.suite_text, unregistered, tuple(notes))
         results = Results(made, columns, rule)
         if not self.kept:
@@ -77,16 +77,15 @@ def opened(
     """
     from benchbench.execution.job import Job
     from benchbench.execution.launchers import engine_of
-    from benchbench.execution.progress import Counting
     from benchbench.extension.catalog import load
     from benchbench.extension.objects import Objects
     from benchbench.store.artifacts import Store
 
-    home = place_of(store, "BENCHBENCH_STORE", ".benchbench")
+    home = store_place(store)
     told = _written(suite)
     objects = Objects(load(wanted))
     read, text = told or _read(suite, objects)
-    job = Job(read, wanted, place_of(data, "BENCHBENCH_DATA", "data").absolute(), home.absolute(),
+    job = Job(read, wanted, data_place(data).absolute(), home.absolute(),
               device, **how)  # fmt: skip
     if objects.given and (launch != "local" or job.ranks > 1):
         first = objects.given[0]
@@ -97,12 +96,13 @@ def opened(
     engine = engine_of(launch, resources, job)
     if writes:
         Store(home).check()
-    unregistered = any(one.why_unknown for one in objects.given)
     with store_for(home.absolute(), objects) as root:
-        report = Counting("decoding", "image") if progress else lambda done, total: None
         job = replace(job, store=root)
+        report = counting("decoding", "image", progress)
         plan = job.plan_with(objects.whole, Store(root), report)
-        yield Opened(plan, job, objects, text, home, teller(progress), engine, not unregistered)
+        yield Opened(
+            plan, job, objects, text, home, teller(progress), engine, not objects.unregistered
+        )
 
 
 @contextmanager
@@ -120,8 +120,7 @@ def _store_of_one_call(home: Path) -> Iterator[Path]:
 @contextmanager
 def store_for(home: Path, objects: Objects) -> Iterator[Path]:
     """That at ``home``; where an object has no digest, one that goes at the end."""
-    unregistered = any(one.why_unknown for one in objects.given)
-    with _store_of_one_call(home) if unregistered else nullcontext(home) as root:
+    with _store_of_one_call(home) if objects.unregistered else nullcontext(home) as root:
         yield root
 
 

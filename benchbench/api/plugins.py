@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbench.api.opening import Where, place_of, wanted_of
+from benchbench.api.opening import Where, data_place, wanted_of
 from benchbench.extension.errors import BadInput
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def check(
     known = catalog(**plugins)
     files = [p for p in known.plugins if p.distribution == LOCAL_FILE]
     chosen = [known.named(name) for name in names] or files or list(known.plugins)
-    place = place_of(data, "BENCHBENCH_DATA", "data")
+    place = data_place(data)
     with TemporaryDirectory() as scratch, TemporaryDirectory() as empty:
         root = place if place.is_dir() else Path(empty)
         every = checks_of(known, chosen, root, Path(scratch))

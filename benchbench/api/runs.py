@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchbench.suites.plan import Plan
     from benchbench.suites.suite import Cell
 
-from benchbench.api.opening import Where, chosen_cells, opened, place_of, wanted_of
+from benchbench.api.opening import Where, chosen_cells, data_place, opened, wanted_of
 
 EVALUATED = "evaluate"  # the suite that `evaluate` runs
 
@@ -164,7 +164,7 @@ def preview(
                 made.tell(note)
             return _previewed(made.plan, cells, budget, processes_here(made.engine))
     except MissingData as error:
-        return _without_data(suite, only, place_of(data, "BENCHBENCH_DATA", "data"), error)
+        return _without_data(suite, only, data_place(data), error)
 
 
 @dataclass(frozen=True)

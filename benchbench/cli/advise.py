@@ -9,7 +9,7 @@ import click
 
 from benchbench import api
 from benchbench.cli.connectivity_options import meter_options
-from benchbench.cli.options import Place, plugin_options, said_plugins
+from benchbench.cli.options import Place, chosen_plugins, plugin_options
 
 
 @click.command()
@@ -70,6 +70,6 @@ def advise(
     predicts the accuracy of contrastive pre-training with it, or says why it cannot tell. Writes a
     page that explains itself.
     """
-    report = api.advise(dataset, sources, out=out, **options, **said_plugins())
+    report = api.advise(dataset, sources, out=out, **options, **chosen_plugins())
     click.echo(report.to_json() if as_json else f"{report}\n", nl=False)
     click.echo(f"{out} explains it", err=True)

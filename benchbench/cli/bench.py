@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from benchbench import api
-from benchbench.cli.options import compile_option, device_option, plugin_options, said_plugins
+from benchbench.cli.options import chosen_plugins, compile_option, device_option, plugin_options
 
 
 @click.command()
@@ -55,5 +55,5 @@ def bench(what: str, as_json: bool, **options: Any) -> None:
 
     SHAPE is small_cnn@32, resnet18@32, resnet50@224 or vit_small@224.
     """
-    report = api.bench(what, **options, **said_plugins())
+    report = api.bench(what, **options, **chosen_plugins())
     click.echo(report.to_json() if as_json else report)

@@ -8,7 +8,7 @@ import click
 
 from benchbench import api
 from benchbench.cli.connectivity_options import meter_options
-from benchbench.cli.options import plugin_options, said_plugins
+from benchbench.cli.options import chosen_plugins, plugin_options
 
 
 @click.command()
@@ -44,5 +44,5 @@ def connectivity(dataset: str, form: str, **options: Any) -> None:
 
     DATASET is spelled as in a suite. Nothing is measured twice: run it again after an interruption.
     """
-    report = api.connectivity(dataset, **options, **said_plugins())
+    report = api.connectivity(dataset, **options, **chosen_plugins())
     click.echo(report.to_json() if form == "json" else report, nl=False)

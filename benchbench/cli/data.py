@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from benchbench import api
-from benchbench.cli.options import Place, data_option, plugin_options, said_plugins, store_option
+from benchbench.cli.options import Place, chosen_plugins, data_option, plugin_options, store_option
 
 
 @click.group()
@@ -26,7 +26,7 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True)
 def list_(data: Path, as_json: bool) -> None:
     """Say of every dataset whether its files are here, and where its authors publish them."""
-    found = api.data_list(data=data, **said_plugins())
+    found = api.data_list(data=data, **chosen_plugins())
     click.echo(found.json() if as_json else found)
 
 
@@ -39,7 +39,7 @@ def download(dataset: str, data: Path) -> None:
 
     Checked by md5. Run it again after an interruption: it goes on where it stopped.
     """
-    done = api.data_download(dataset, data=data, **said_plugins())
+    done = api.data_download(dataset, data=data, **chosen_plugins())
     click.echo(done)
     if done.missing:
         sys.exit(1)
@@ -55,7 +55,7 @@ def prepare(dataset: str, store: Path, data: Path) -> None:
 
     What a suite needs is prepared by `run` too. Run it again after an interruption: it goes on.
     """
-    click.echo(api.data_prepare(dataset, store=store, data=data, **said_plugins()))
+    click.echo(api.data_prepare(dataset, store=store, data=data, **chosen_plugins()))
 
 
 @data.command()
@@ -70,7 +70,7 @@ def verify(dataset: str, store: Path, data: Path) -> None:
     and groups on several sides of a split. That is no fault of the files: the exit status is 1 only
     where something has changed, or rows are missing.
     """
-    found = api.data_verify(dataset, store=store, data=data, **said_plugins())
+    found = api.data_verify(dataset, store=store, data=data, **chosen_plugins())
     click.echo(found)
     if found.faults:
         sys.exit(1)
@@ -122,7 +122,7 @@ def show(
         seed=seed,
         store=store,
         data=data,
-        **said_plugins(),
+        **chosen_plugins(),
     )
     click.echo(sheet)
 
@@ -133,7 +133,7 @@ def show(
 @data_option
 def doctor(store: Path, data: Path) -> None:
     """Look for what is wrong with datasets here: plugins, leftovers, changed files."""
-    found = api.data_doctor(store=store, data=data, **said_plugins())
+    found = api.data_doctor(store=store, data=data, **chosen_plugins())
     click.echo(found)
     if found.faults:
         sys.exit(1)

@@ -11,11 +11,11 @@ from benchbench import api
 from benchbench.cli.connectivity import connectivity
 from benchbench.cli.options import (
     Place,
+    chosen_plugins,
     data_option,
     device_option,
     only_option,
     plugin_options,
-    said_plugins,
     store_option,
 )
 from benchbench.cli.prediction import prediction
@@ -55,6 +55,6 @@ def features(suite: str, form: str, **options: Any) -> None:
 
     Nothing is trained. Of a folder with suite.toml and records/, what the records say.
     """
-    report = api.diagnose_features(suite, **options, **said_plugins())
+    report = api.diagnose_features(suite, **options, **chosen_plugins())
     forms = {"markdown": report.__str__, "csv": report.to_csv, "json": report.to_json}
     click.echo(forms[form](), nl=False)

@@ -8,10 +8,10 @@ import click
 
 from benchbench import api
 from benchbench.cli.options import (
+    chosen_plugins,
     data_option,
     device_option,
     plugin_options,
-    said_plugins,
     store_option,
 )
 
@@ -40,6 +40,6 @@ def export(suite: str, target: str, store: Path, data: Path, device: str) -> Non
     MLflow and W&B that are complete are left.
     """
     done = api.export_records(
-        suite, target, store=store, data=data, device=device, **said_plugins()
+        suite, target, store=store, data=data, device=device, **chosen_plugins()
     )
     click.echo(done)

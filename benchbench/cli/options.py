@@ -172,14 +172,3 @@ def chosen_plugins() -> dict[str, Any]:
         "without_plugins": said["benchbench.no_plugin"],
         "strict_plugins": said["benchbench.strict_plugins"],
     }
-
-
-def said_plugins() -> dict[str, Any]:
-    """What the command line says of plugins, as functions of `benchbench.api` are told."""
-    said = click.get_current_context().meta
-    names = {
-        "plugins": "plugin",
-        "without_plugins": "no_plugin",
-        "strict_plugins": "strict_plugins",
-    }
-    return {name: said[f"benchbench.{option}"] for name, option in names.items()}

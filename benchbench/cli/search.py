@@ -8,7 +8,7 @@ import click
 
 from benchbench import api
 from benchbench.cli.connectivity_options import meter_options
-from benchbench.cli.options import plugin_options, said_plugins
+from benchbench.cli.options import chosen_plugins, plugin_options
 
 
 @click.command()
@@ -53,5 +53,5 @@ def search(dataset: str, shift: str, among: str | None, form: str, **options: An
     is what is found. Nothing is measured twice: run it again after an interruption, or with more
     trials, and it goes on.
     """
-    report = api.search(dataset, shift, among=among or (), **options, **said_plugins())
+    report = api.search(dataset, shift, among=among or (), **options, **chosen_plugins())
     click.echo(report.to_json() if form == "json" else report, nl=False)

@@ -10,11 +10,11 @@ import click
 from benchbench import api
 from benchbench.cli.options import (
     Place,
+    chosen_plugins,
     data_option,
     device_option,
     only_option,
     plugin_options,
-    said_plugins,
     seconds,
     store_option,
 )
@@ -111,7 +111,7 @@ def export_(
         store=store,
         data=data,
         device=device,
-        **said_plugins(),
+        **chosen_plugins(),
     )
     click.echo(done)
 

@@ -11,10 +11,10 @@ import click
 from benchbench import api
 from benchbench.cli.options import (
     Place,
+    chosen_plugins,
     data_option,
     device_option,
     plugin_options,
-    said_plugins,
     store_option,
 )
 
@@ -81,7 +81,7 @@ def submit(
         store=store,
         data=data,
         device=device,
-        **said_plugins(),
+        **chosen_plugins(),
     )
     click.echo(done)
 
@@ -147,7 +147,7 @@ def verify(
         store=store,
         data=data,
         device=device,
-        **said_plugins(),
+        **chosen_plugins(),
     )
     click.echo(found.verdict.json() if as_json else found.verdict.text(), nl=False)
     if found.taken is not None:

@@ -108,6 +108,11 @@ class Objects:
         return tuple(self.every.values())
 
     @property
+    def unregistered(self) -> tuple[Given, ...]:
+        """Those that have no digest."""
+        return tuple(one for one in self.given if one.why_unknown)
+
+    @property
     def whole(self) -> Catalog:
         """The catalog with all of them."""
         return self.catalog.having(one.entry for one in self.given)
