@@ -46,13 +46,13 @@ def board(
     ``rule`` chooses among the draws and snapshots of a method; ``columns`` are names of
     diagnostics, or ``"diagnostics"`` for all. BadInput says what is unknown.
     """
-    from benchbench.leaderboard.board_folder import of_folder, whole
+    from benchbench.leaderboard.board_folder import of_folder
     from benchbench.leaderboard.results import Board
     from benchbench.leaderboard.table import diagnostics_named
 
     more = diagnostics_named(columns if isinstance(columns, str) else ",".join(columns))
     if is_board(suite):
-        found = Board(whole(of_folder(Path(suite))), more)
+        found = Board(of_folder(Path(suite)), more)
         return found.by_rule(rule) if rule else found
     wanted = wanted_of(plugins, without_plugins, strict_plugins)
     with opened(suite, store, data, device, wanted=wanted, progress=progress) as made:

@@ -139,13 +139,6 @@ def of_folder(folder: Path) -> Source:
     )
 
 
-def whole(source: Source) -> Source:
-    """The source. BadInput if a record's predictions are damaged, also where no row needs them."""
-    for record in source.records:
-        source.predictions(record)
-    return source
-
-
 def read_predictions(place: Path, record: Record) -> Predictions:
     """Of the file beside a record; nothing if there is none. BadInput if the record names others.
 

@@ -13,7 +13,7 @@ from benchbench.extension.grammar import instead
 from benchbench.leaderboard import escaping
 from benchbench.leaderboard.board_folder import Source
 from benchbench.leaderboard.statistics import Comparison
-from benchbench.leaderboard.table import Entry, board
+from benchbench.leaderboard.table import Entry, board, checked_board
 from benchbench.leaderboard.table_formats import said, tenths
 
 
@@ -35,7 +35,7 @@ def compared(source: Source, one: str, other: str, as_json: bool) -> str:
             )
     if one == other:
         raise BadInput(f"{one!r} is compared with itself")
-    lines, by_row = lines_of(source, one, other), board(source).by_row
+    lines, by_row = lines_of(source, one, other), checked_board(source).by_row
     if as_json:
         fields = [
             {

@@ -24,12 +24,11 @@ from benchbench.leaderboard.board_folder import (
     of_folder,
     read_if_there,
     read_predictions,
-    whole,
 )
 from benchbench.leaderboard.consistency import wrong_scores
 from benchbench.leaderboard.model_card import card
 from benchbench.leaderboard.page import Evidence, page, picture_files
-from benchbench.leaderboard.table import board
+from benchbench.leaderboard.table import board, checked_board
 from benchbench.leaderboard.table_formats import as_csv, as_json, latex, markdown, render
 from benchbench.leaderboard.true_labels import NAME, Truth
 from benchbench.store.artifacts import State
@@ -84,10 +83,10 @@ def board_of_plan(
     }
 
     def told() -> str:
-        source = whole(of_plan(plan))
+        source = of_plan(plan)
         if rule:
             source = replace(source, expected=replace(source.expected, rule=rule))
-        return render(board(source, columns), form)
+        return render(checked_board(source, columns), form)
 
     name = f"board of {plan.suite.name} as {form}, {', '.join(columns)}, {rule}"
     with nothing_collected():

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from benchbench.extension.errors import BadInput
 from benchbench.extension.grammar import instead
 from benchbench.leaderboard import table_formats
-from benchbench.leaderboard.board_folder import Source, whole
+from benchbench.leaderboard.board_folder import Source
 from benchbench.leaderboard.comparison import Line, compared, lines_of
 from benchbench.leaderboard.table import Board as Table
-from benchbench.leaderboard.table import board as table_of
+from benchbench.leaderboard.table import checked_board
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,8 +45,11 @@ class Board:
 
     @cached_property
     def table(self) -> Table:
-        """Every row with its statistics; see `benchbench.leaderboard.table.Board`."""
-        return table_of(self.source, self.columns)
+        """Every row with its statistics; see `benchbench.leaderboard.table.Board`.
+
+        BadInput if predictions are damaged.
+        """
+        return checked_board(self.source, self.columns)
 
     @property
     def name(self) -> str:
@@ -248,7 +251,7 @@ class Results(Board):
     def source(self) -> Source:  # type: ignore[override]
         from benchbench.leaderboard.publishing import of_plan
 
-        source = whole(of_plan(self.made.plan))
+        source = of_plan(self.made.plan)
         for other in self.others:
             source = joined(source, other)
         if self.rule:

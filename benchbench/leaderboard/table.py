@@ -14,7 +14,7 @@ from benchbench.extension.constants import Rule
 from benchbench.extension.errors import BadInput
 from benchbench.extension.grammar import instead
 from benchbench.leaderboard import statistics
-from benchbench.leaderboard.board_folder import Expected, Level, Reported, Source
+from benchbench.leaderboard.board_folder import Expected, Level, Predictions, Reported, Source
 from benchbench.leaderboard.selection import RULES, Place, State, chosen, held_out_of, states_of
 from benchbench.leaderboard.statistics import Comparison, Results, Stratum
 from benchbench.leaderboard.true_labels import Truth
@@ -142,6 +142,21 @@ def board(source: Source, columns: Sequence[str] = ()) -> Board:
     metric = next((record.data.metric for record in source.records), "accuracy")
     by_row = any(one.results.strata for one in drafts if one.results)
     return Board(source, tuple(sorted(rows, key=place_of)), tuple(columns), metric, by_row)
+
+
+def checked_board(source: Source, columns: Sequence[str] = ()) -> Board:
+    """As `board`. BadInput also if predictions are damaged that no row needs."""
+    read: set[str] = set()
+
+    def noted(record: Record) -> Predictions:
+        read.add(record.cell_id)
+        return source.predictions(record)
+
+    made = board(replace(source, predictions=noted), columns)
+    for record in source.records:
+        if record.cell_id not in read:
+            source.predictions(record)
+    return replace(made, source=source)
 
 
 def place_of(row: Row) -> tuple[int, bool, bool, float]:

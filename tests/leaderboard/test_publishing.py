@@ -70,7 +70,7 @@ def test_a_board_is_made_again_as_soon_as_anything_is_another(ran, tmp_path, mon
     made, folder = [], tmp_path / "store"
     shutil.copytree(ran.store.root, folder)
     plan = replace(ran, store=Store(folder))
-    monkeypatch.setattr(publishing, "board", lambda *of: made.append(of) or board(*of))
+    monkeypatch.setattr(publishing, "checked_board", lambda *of: made.append(of) or board(*of))
     text = markdown(board(of_plan(plan)))
     assert told(plan) == told(plan) == text and len(made) == 2  # too new
     for path in plan.store.records("tiny").iterdir():
