@@ -82,7 +82,7 @@ def publish(
     if is_board(suite):
         if folder is not None:
             raise BadInput(
-                f"{suite} is a published board; it is written again where it is: leave out --to"
+                f"{suite} is a published board; and is written where it is: leave out the folder"
             )
         regenerate(Path(suite))
         return load_board(suite)

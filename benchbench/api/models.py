@@ -92,19 +92,40 @@ def predict(
     images: str | Path,
     *,
     to: str | Path | None = None,
+    shift: str | None = None,
+    seed: int | None = None,
+    draw: int | None = None,
+    store: Where = None,
+    data: Where = None,
+    device: str = "auto",
+    plugins: Sequence[str | Path] = (),
+    without_plugins: Sequence[str] = (),
+    strict_plugins: bool = False,
     progress: bool = True,
-    **which: Any,
 ) -> Predictions:
     """Predict every image in a folder and the folders in it; nothing is trained.
 
     Images are resized as the dataset's are. With ``to`` the table is written as CSV, when all
-    images are predicted. ``which`` are the other arguments of `load_encoder`. BadInput names an
-    image that cannot be decoded.
+    images are predicted. The other arguments are those of `load_encoder`. BadInput names an image
+    that cannot be decoded.
     """
     from benchbench.execution.trained_model import predict as predicted
     from benchbench.store.atomic_files import place, writing
 
-    model = load_model(suite, method, progress=progress, **which)
+    model = load_model(
+        suite,
+        method,
+        shift=shift,
+        seed=seed,
+        draw=draw,
+        store=store,
+        data=data,
+        device=device,
+        plugins=plugins,
+        without_plugins=without_plugins,
+        strict_plugins=strict_plugins,
+        progress=progress,
+    )
     found = predicted(model, Path(images), report=counting("predicting", "image", progress))
     if to is not None:
         with writing(str(to)):
@@ -125,17 +146,46 @@ class ExportedModel:
     __repr__ = __str__
 
 
-def export_model(suite: Any, method: str, to: str | Path, **which: Any) -> ExportedModel:
+def export_model(
+    suite: Any,
+    method: str,
+    to: str | Path,
+    *,
+    shift: str | None = None,
+    seed: int | None = None,
+    draw: int | None = None,
+    store: Where = None,
+    data: Where = None,
+    device: str = "auto",
+    plugins: Sequence[str | Path] = (),
+    without_plugins: Sequence[str] = (),
+    strict_plugins: bool = False,
+    progress: bool = True,
+) -> ExportedModel:
     """Write a trained method as .onnx, .pt2 (for torch.export.load) or .safetensors (weights).
 
-    Its scores of random inputs are compared with the model's before the file is there. ``which``
-    are the other arguments of `load_encoder`. BadInput says what is not installed, or which
-    readouts such a file can hold.
+    Its scores of random inputs are compared with the model's before the file is there. The other
+    arguments are those of `load_encoder`. BadInput says what is not installed, or which readouts
+    such a file can hold.
     """
     from benchbench.execution.model_export import check_target, export
 
     check_target(Path(to))
-    return ExportedModel(Path(to), export(load_model(suite, method, **which), Path(to)))
+    model = load_model(
+        suite,
+        method,
+        shift=shift,
+        seed=seed,
+        draw=draw,
+        store=store,
+        data=data,
+        device=device,
+        plugins=plugins,
+        without_plugins=without_plugins,
+        strict_plugins=strict_plugins,
+        progress=progress,
+    )
+    return ExportedModel(Path(to), export(model, Path(to)))
 
 
 @contextmanager

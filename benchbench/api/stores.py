@@ -182,7 +182,7 @@ def store_export(
     from benchbench.store.merge import everything, export_files
 
     if only and suite is None:
-        raise BadInput("--only chooses among the cells of a suite; say --suite SUITE, too")
+        raise BadInput("only the cells of a suite can be chosen among; say which suite, too")
     place, target = store_place(store).absolute(), Path(archive)
     kept = existing(place)
     if suite is None:

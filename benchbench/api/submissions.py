@@ -103,7 +103,7 @@ def recorded(plan: Plan, methods: Sequence[str]) -> list[Record]:
     if missing := [cell for cell, record in found if record is None]:
         raise BadInput(
             f"{len(missing)} of {len(cells)} cells have no record, such as {missing[0]}; run the "
-            "suite first, or choose others with --method"
+            "suite first, or choose other methods"
         )
     return [record for _, record in found if record is not None]
 

@@ -3,13 +3,14 @@
 import glob
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from benchbench.extension.errors import BadInput
 from benchbench.extension.grammar import instead
 from benchbench.suites.plan import Plan
 from benchbench.suites.suite import Cell, Shift
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Meaning = Literal["probability", "share", "score", "number"]
 
@@ -172,7 +176,7 @@ class Pictures:
         return pixels[: self.channels]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Predictions:
     """What a model says of the images below a folder."""
 
@@ -194,6 +198,27 @@ class Predictions:
             each: list[float] = [] if self.values is None else self.values[row].tolist()
             shown: list[float | None] = [None if value <= LEAST else value for value in each]
             yield (path, said, *shown)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The table as a pandas.DataFrame. BadInput if pandas is not installed."""
+        try:
+            import pandas as pd
+        except ImportError:
+            raise BadInput(
+                'to_frame needs pandas: pip install "benchbench-shift[export]"; rows() does not'
+            ) from None
+        return pd.DataFrame(self.rows(), columns=self.columns)
+
+    def __str__(self) -> str:
+        """How many images there are of each prediction, or how numbers spread."""
+        if not self.class_names:
+            low, high = min(self.predicted), max(self.predicted)
+            return f"{len(self.paths)} images, predicted from {low:g} to {high:g}"
+        counts = Counter(self.predicted).most_common()
+        each = ", ".join(f"{count} {name}" for name, count in counts)
+        return f"{len(self.paths)} images: {each}"
+
+    __repr__ = __str__
 
 
 @torch.no_grad()
@@ -263,7 +288,7 @@ def cell_of(
     shifts = plan.suite.ranked_shifts(mine)
     if shift is None and len(shifts) > 1:
         raise BadInput(
-            f"method {method} has {len(shifts)} shifts; say --shift with one of {', '.join(shifts)}"
+            f"method {method} has {len(shifts)} shifts; choose the shift: {', '.join(shifts)}"
         )
     wanted = shifts[0] if shift is None else str(Shift.parse(shift, plan.pack.domain_names))
     if not any(str(cell.shift) == wanted for cell in mine):

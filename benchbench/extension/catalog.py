@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from benchbench.extension.contracts import Between, Published
 
 KINDS = ("dataset", "encoder", "augmentation", "objective")
+NOTHING = "none"  # what suites call no augmentation
 HOOKS = {kind: f"benchbench_{kind}s" for kind in KINDS}
 Failures = Mapping[str, Mapping[str, str]]  # of an entry, its checks that fail, and why
 
@@ -159,7 +160,7 @@ class Catalog:
     def pipeline(self, text: str) -> list[Choice]:
         """The augmentations of ``a | b(key=value)``; none for ``none``."""
         steps = split_pipeline(text)
-        return [] if steps == ["none"] else [self.resolve("augmentation", step) for step in steps]
+        return [] if steps == [NOTHING] else [self.resolve("augmentation", step) for step in steps]
 
     def named(self, name: str) -> Plugin:
         """The loaded plugin of that name; BadInput says why it is not there."""
@@ -394,6 +395,8 @@ def checked_offers(hook: str, offers: object) -> Mapping[str, Callable[..., Any]
     for name, factory in offers.items():
         if not (isinstance(name, str) and name.isidentifier()):
             raise Refused(f"{hook} offers {name!r}, which is no name; use letters, digits and _")
+        if name == NOTHING:
+            raise Refused(f"{hook} offers {name!r}, by which suites say that there is nothing")
         if not callable(factory):
             kind = type(factory).__name__
             raise Refused(f"{hook} offers {name!r} as {kind}, which cannot be called")

@@ -92,7 +92,17 @@ def objective_factory(thing: Any) -> Callable[..., Objective]:
             self.loss = copy.deepcopy(thing) if isinstance(thing, nn.Module) else None
 
         def forward(self, encoder: nn.Module, batch: Batch) -> Tensor:
-            loss: Tensor = (self.loss or thing)(encoder, batch)
+            try:
+                loss: Tensor = (self.loss or thing)(encoder, batch)
+            except (AttributeError, TypeError) as error:
+                hidden = [n for n in ("labels", "domains") if n not in self.reads]
+                if not hidden or "NoneType" not in str(error):
+                    raise
+                name = getattr(thing, "__name__", "loss")
+                raise TypeError(
+                    f"{error} (batch.{hidden[0]} is None unless the loss says that it reads them: "
+                    f"{name}.reads = {{{hidden[0]!r}}})"
+                ) from error
             return loss
 
     Function.__doc__ = inspect.getdoc(thing) or Function.__doc__
@@ -103,7 +113,24 @@ def augmentation_factory(thing: Any) -> Callable[[Task], Callable[[Tensor], Tens
     """One that returns a function from a batch to its view, whatever the data."""
     if not callable(thing):
         raise BadInput(f"{type(thing).__name__} is no augmentation; give a function of a batch")
-    return lambda task: thing
+
+    def view(inputs: Tensor) -> Tensor:
+        found: Tensor = thing(inputs)
+        right = isinstance(found, Tensor) and found.dtype == inputs.dtype
+        if not right or len(found) != len(inputs):
+            raise TypeError(
+                f"the augmentation returns {_shown(found)} for {_shown(inputs)}, and should return "
+                "a tensor of the same dtype with a view in each row"
+            )
+        return found
+
+    return lambda task: view
+
+
+def _shown(thing: Any) -> str:
+    if not isinstance(thing, Tensor):
+        return type(thing).__name__
+    return f"{thing.dtype} {list(thing.shape)}".removeprefix("torch.")
 
 
 def dataset_factory(data: DomainData) -> Callable[[Any], DomainData]:

@@ -23,7 +23,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from typing import Any
 from uuid import uuid4
 
-from benchbench.extension.catalog import Catalog, Entry, Plugin
+from benchbench.extension.catalog import NOTHING, Catalog, Entry, Plugin
 from benchbench.extension.errors import BadInput
 
 OBJECT = "object"  # stands for the distribution of what was given as an object
@@ -99,7 +99,7 @@ class Objects:
         return self.every[kind, id(thing)].name
 
     def _free(self, kind: str, name: str, digest: str) -> str:
-        taken = {n for k, n in self.catalog.entries if k == kind}
+        taken = {NOTHING} | {n for k, n in self.catalog.entries if k == kind}
         taken |= {one.name for (k, _), one in self.every.items() if k == kind}
         return f"{name}_{digest[:8]}" if name in taken else name
 

@@ -67,6 +67,10 @@ def _listed(value: object) -> object:
     return tuple(listed) if isinstance(listed, list) else listed
 
 
+Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Seed = Annotated[int, Field(ge=0)]
+
+
 class TuneTable(Strict):
     """How many settings of every method are tried; which one counts, a rule of selection says."""
 
@@ -81,7 +85,7 @@ class MethodTable(StageTable):
     name: str | None = Field(None, max_length=MOST_NAMED)
     chain: Annotated[tuple[StageTable, ...], BeforeValidator(_stage_tables)]
     encoder: str | None = None
-    readout: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = None
+    readout: Annotated[Listed, Field(min_length=1)] | None = None
     labels: Literal["source", "target"] = "source"
 
 
@@ -91,12 +95,12 @@ class Suite(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MOST_NAMED)  # a folder
     protocol: Literal["uda/1"] = "uda/1"
     dataset: str
-    shifts: Annotated[tuple[str, ...], BeforeValidator(_listed)]  # "a > b", "a + b > c", or "all"
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, max_length=MOST_DRAWN)
+    shifts: Listed = Field(min_length=1)  # "a > b", "a + b > c", or "all"
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, max_length=MOST_DRAWN)
     split_seed: int = 0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     encoder: str
-    readout: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("linear",)
+    readout: Listed = Field(("linear",), min_length=1)
     baseline: str | None = None  # the method that the board's last columns compare with
     rule: Rule = "source_val"  # that the board ranks by
     snapshots: int = Field(1, ge=1, le=MOST_DRAWN)  # states of a chain's end, the last too
@@ -498,8 +502,11 @@ def _sentence(error: ValidationError) -> str:
     """The first fault of a suite, in words."""
     fault = error.errors()[0]
     place = [str(part) for part in fault["loc"]]
+    owner_of = fault["loc"][:-1]
     key = place[-1] if place else "the file"
-    at = f" in {_place(fault['loc'][:-1])}" if len(place) > 1 else ""
+    if owner_of and isinstance(fault["loc"][-1], int):  # a member of a list
+        owner_of, key = owner_of[:-1], f"{owner_of[-1]}[{place[-1]}]"
+    at = f" in {_place(owner_of)}" if owner_of else ""
     tables: dict[str, type[Strict]] = {
         "stage": StageTable,
         "chain": StageTable,
@@ -511,6 +518,8 @@ def _sentence(error: ValidationError) -> str:
         return f"unknown key {key!r}{at}; {instead(key, table.model_fields)}"
     if fault["type"] == "missing":
         return f"{key!r} is missing{at}"
+    if fault["type"] == "too_short":
+        return f"{key} is empty{at}"
     value = json.dumps(fault["input"])
     return f"{key} = {value[:60]}{at}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 

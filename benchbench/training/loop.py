@@ -98,6 +98,7 @@ def train(
             torch.manual_seed(derive_seed(seed, "model", step))
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 loss = objective(encoder, batch)
+            check_loss(loss)
             ended("forward")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -141,6 +142,16 @@ def make_batch(
         weak=tuple(views.weak(inputs) for _ in range(objective.n_weak)),
         small=tuple(views.small(inputs) for _ in range(objective.n_small)),
     )
+
+
+def check_loss(loss: Any) -> None:
+    """TypeError unless it is one number that has a gradient."""
+    wanted = "one number that depends on a parameter, a tensor of shape []"
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise TypeError(f"the objective returns {shape}, and should return {wanted}")
+    if not loss.requires_grad:
+        raise TypeError(f"the objective's loss has no gradient; it should be {wanted}")
 
 
 def learning_rate(budget: Budget, step: int) -> float:

@@ -226,6 +226,11 @@ def test_names_are_those_of_classes_and_taken_by_nothing_else():
     assert objects.named("objective", "simclr(temperature=0.1)") == "simclr(temperature=0.1)"
     assert {("encoder", names[0]), ("objective", "my_loss")} < objects.whole.entries.keys()
 
+    def none(images):
+        return -images
+
+    assert objects.named("augmentation", none).startswith("none_"), "suites say none for nothing"
+
 
 def test_an_encoder_is_what_the_module_gives_and_is_left_as_it_was():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
@@ -277,6 +282,35 @@ def test_a_loss_is_a_function_of_an_encoder_and_a_batch():
                        objective(encoder, batch))  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("view", "returned"),
+    [
+        (lambda x: None, "NoneType"),
+        (lambda x: x[:3], "float32 [3, 3, 8, 8]"),
+        (lambda x: x.double(), "float64 [4, 3, 8, 8]"),
+    ],
+)
+def test_a_view_that_is_none_is_refused(view, returned):
+    with pytest.raises(TypeError) as refused:
+        augmentation_factory(view)(IMAGES)(torch.rand(4, 3, 8, 8))
+    assert f"returns {returned} for float32 [4, 3, 8, 8]" in str(refused.value)
+    half = augmentation_factory(lambda x: x[:, :, ::2])(IMAGES)  # a crop
+    assert half(torch.rand(4, 3, 8, 8)).shape == (4, 3, 4, 8)
+
+
+def test_a_loss_that_reads_what_it_does_not_declare_is_told_how_to():
+    def loss(encoder, batch):
+        return torch.nn.functional.cross_entropy(encoder(batch.views[0]), batch.labels)
+
+    encoder = encoder_factory(lambda x: x.mean((2, 3)))(IMAGES)
+    batch = SimpleNamespace(views=(torch.rand(4, 3, 8, 8),), labels=None)
+    with pytest.raises(TypeError, match=r"loss\.reads = \{'labels'\}"):
+        objective_factory(loss)(encoder, IMAGES)(encoder, batch)
+    loss.reads = {"labels"}
+    batch.labels = torch.zeros(4, dtype=torch.int64)
+    assert objective_factory(loss)(encoder, IMAGES)(encoder, batch) > 0
+
+
 def test_a_loss_that_is_a_module_is_trained_and_left_as_it_was():
     class Loss(nn.Module):
         def __init__(self):
@@ -295,7 +329,8 @@ def test_a_loss_that_is_a_module_is_trained_and_left_as_it_was():
 
 
 def test_an_augmentation_is_a_function_of_a_batch():
-    assert augmentation_factory(torch.relu)(IMAGES) is torch.relu
+    images = torch.rand(4, 3, 8, 8)
+    assert torch.equal(augmentation_factory(torch.neg)(IMAGES)(images), -images)
     with pytest.raises(BadInput, match="int is no augmentation"):
         augmentation_factory(3)
 

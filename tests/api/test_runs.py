@@ -225,7 +225,7 @@ def test_other_processes_have_no_objects_of_this_one(suite, run):
     [
         ({"shifts": ["left > up"]}, "no domain 'up'"),
         ({"encoder": "small_cn"}, "did you mean 'small_cnn'"),
-        ({"method": []}, "method = "),
+        ({"method": []}, "method is empty"),
         ({"methods": []}, "unknown key 'methods'"),
         ({"dataset": 3}, "the dataset is int, and should be a name, DomainData"),
         ({"method": [{"chain": [Pull, nn.Linear]}]}, "Linear is no objective"),

@@ -269,7 +269,7 @@ def test_where_there_is_no_store_that_is_said(tmp_path, words):
 
 def test_only_needs_a_suite(store):
     status, _, err = invoke(store, "export", "x.tar", "--only", "method=simclr")
-    assert status == 2 and "say --suite SUITE, too" in err
+    assert status == 2 and "say which suite, too" in err
 
 
 def test_a_dry_run_writes_nothing(store):

@@ -394,7 +394,7 @@ def test_a_cell_is_named_or_what_there_is_is_said(tmp_path):
     suite += '[[method]]\nchain = "erm"\n'
     plan = make_plan(suite, tmp_path / "store", tmp_path)
     for words, said in {
-        ("erm",): "method erm has 2 shifts; say --shift with one of left > right, left > odd",
+        ("erm",): "method erm has 2 shifts; choose the shift: left > right, left > odd",
         ("emr",): "no method of tiny is named 'emr'; did you mean 'erm'? there is erm, simclr",
         ("erm", "left > rigt"): "no domain 'rigt'; did you mean 'right'?",
         ("erm", "odd > left"): "has no shift 'odd > left'; there is left > odd, left > right",

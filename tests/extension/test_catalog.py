@@ -102,6 +102,7 @@ def test_a_plugin_is_built_from_text():
         (offering({}), "it offers nothing"),
         (offering([blank]), "benchbench_augmentations returns list, not a dict of name: factory"),
         (offering({"my-blank": blank}), "offers 'my-blank', which is no name"),
+        (offering({"none": blank}), "offers 'none', by which suites say that there is nothing"),
         (offering({"blank": 3}), "offers 'blank' as int, which cannot be called"),
         (offering(OSError("no licence file")), "OSError: no licence file"),
         (offering(SystemExit(0)), "SystemExit: 0"),

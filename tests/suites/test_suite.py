@@ -96,7 +96,11 @@ def test_cells_are_every_method_shift_and_seed_once(read):
             r"seeds\[1\] is a number of more",
         ),
         ("seeds = [0, 1]", f"seeds = {[*range(10_001)]}", "should have at most 10000 items"),
-        ("seeds = [0, 1]", "seeds = [0, 1.0]", "1 = 1.0 in seeds: input should be a valid integer"),
+        (
+            "seeds = [0, 1]",
+            "seeds = [0, 1.0]",
+            r"seeds\[1\] = 1.0: input should be a valid integer",
+        ),
         (
             "seeds = [0, 1]",
             f"seeds = [0]\ntune = {{ draws = {10**9} }}",
@@ -110,7 +114,9 @@ def test_cells_are_every_method_shift_and_seed_once(read):
         ('name = "full"', 'name = "../x"', "should match pattern"),
         ("[stage]", "[stage", "is not TOML"),
         ("seeds = [0, 1]", "seeds = [0, 0]", "names a seed twice"),
-        ("seeds = [0, 1]", "seeds = []", "seeds"),
+        ("seeds = [0, 1]", "seeds = []", "seeds is empty"),
+        ("seeds = [0, 1]", "seeds = [-1]", r"seeds\[0\] = -1: input should be greater"),
+        ("seeds = [0, 1]", "seeds = [0]\nreadout = []", "readout is empty"),
         ('chain = "erm"', 'chain = "erm ="', "expected names"),
         ('chain = "erm"', 'chain = ""\nname = "random encoder"', "two methods are named"),
         ('name = "full"', 'name = "full"\nprotocol = "uda/9"', "input should be 'uda/1'"),

@@ -101,6 +101,34 @@ def test_gradients_of_a_step_are_those_of_its_batch_alone():
     assert torch.allclose(objective.w, second - rates[1] * v)
 
 
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        (lambda w: None, "returns None"),
+        (lambda w: 1.0, "returns 1.0"),
+        (lambda w: w.expand(4), r"returns a tensor of shape \[4\]"),
+        (lambda w: w.detach(), "has no gradient"),
+    ],
+)
+def test_a_loss_that_is_no_number_with_a_gradient_is_refused_before_it_is_used(returned, sentence):
+    class Odd(Objective):
+        n_views = 1
+
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(()))
+
+        def forward(self, encoder, batch):
+            return returned(self.w)
+
+    feed = Feed(PACK, PACK.inputs, ("left",), ("left",), 12, 0, torch.device("cpu"))
+    views = Views(lambda images: images)
+    with pytest.raises(TypeError, match=sentence):
+        train(
+            Probe(), Odd(), views, feed, Budget(1, 12, LR, DECAY, warmup=0.0), 0, precision="fp32"
+        )
+
+
 def test_only_what_learns_is_updated_and_a_shared_tensor_once():
     encoder, shared = Probe(), Probe()
     encoder.norm.weight.requires_grad_(False)
