@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 from benchbench.diagnostics.augmentation_search import Finalist
 from benchbench.diagnostics.connectivity_measurement import Meter
-from benchbench.execution.cell import Watcher, silent
 from benchbench.execution.local import run_cells
+from benchbench.execution.progress import Silence
 from benchbench.extension.catalog import Choice
 from benchbench.store.records import Record
 from benchbench.suites.plan import Plan
-from benchbench.suites.suite import Cell, MethodTable, Shift, StageTable, Suite
+from benchbench.suites.suite import MethodTable, Shift, StageTable, Suite
 
 BATCH_SIZE, LR = 128, 4e-3  # as on leaderboards/connectivity
 
@@ -54,17 +54,11 @@ def finalist_of(record: Record) -> Finalist:
     return Finalist(record.method, source, record.reason)
 
 
-class Audience:
+class Audience(Silence):
     """Is told of what was read off the source, and of nothing else: a record has more."""
 
     def __init__(self, watch: Callable[[Finalist], None]) -> None:
         self.watch = watch
-
-    def cell_starts(self, cell: Cell) -> Watcher:
-        return silent
-
-    def cell_fails(self, trace: str) -> None:
-        pass
 
     def cell_ends(self, record: Record) -> None:
         self.watch(finalist_of(record))

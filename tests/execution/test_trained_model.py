@@ -167,6 +167,8 @@ def test_a_number_is_predicted_with_no_probability(tmp_path):
     np.testing.assert_allclose(found.predicted, load_file(place)["right"][order], rtol=1e-5)
     assert found.columns == ("file", "prediction")
     assert [*found.rows()] == [*zip(found.paths, found.predicted, strict=True)]
+    low, high = min(found.predicted), max(found.predicted)
+    assert str(found) == f"24 images, predicted from {low:g} to {high:g}"
 
 
 # Files for other programs.
@@ -322,6 +324,12 @@ def test_files_of_test_rows_get_the_recorded_predictions(plan, tmp_path, name):
     torch.testing.assert_close(found.values.sum(1), torch.ones(24, dtype=torch.float64))
     path, said, *each = next(found.rows())
     assert ("low", "middle", "high")[int(np.argmax(each))] == said
+    counts = {f"{found.predicted.count(name)} {name}" for name in found.predicted}
+    told, _, rest = str(found).partition(": ")
+    assert told == "24 images" and {*rest.split(", ")} == counts
+    frame = found.to_frame()
+    assert (*frame.columns,) == found.columns and len(frame) == 24
+    assert (*frame.prediction,) == found.predicted
 
 
 def test_images_are_resized_as_those_of_the_dataset(tmp_path):
