@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from benchbench.extension.contracts import Objective
 from benchbench.training.batch_norm import BatchNormOverAll
+from benchbench.training.shares import Segments, View, length, positions
 
 Run = Callable[[Tensor], Tensor]  # rows to their features
 
@@ -78,7 +79,12 @@ def in_parts(run: Run, tower: nn.Module, parts: int) -> Run:
             return run(rows)
         return checkpoint(run, rows, use_reentrant=False, context_fn=contexts)
 
-    return lambda inputs: torch.cat([one(rows) for rows in inputs.chunk(parts)])
+    def each(inputs: Tensor) -> Tensor:
+        size = -(-len(inputs) // parts)
+        starts = range(0, len(inputs), size)
+        return torch.cat([one(inputs[start : start + size]) for start in starts])
+
+    return each
 
 
 @contextmanager
@@ -96,7 +102,15 @@ def untracked(encoder: nn.Module) -> Iterator[None]:
 
 
 def over_processes(run: Run) -> Run:
-    return lambda inputs: Join.apply(run(Split.apply(inputs)), len(inputs))
+    """Each process encodes its rows: those that it has of a view, or its share of a tensor."""
+
+    def both(inputs: Tensor) -> Any:
+        if isinstance(inputs, View) and inputs.made is None:
+            return Join.apply(run(inputs.own), inputs.segments)
+        rows = inputs.whole() if isinstance(inputs, View) else inputs
+        return Join.apply(run(Split.apply(rows)), ((0, len(rows)),))
+
+    return both
 
 
 def with_all_statistics(run: Run) -> Run:
@@ -118,13 +132,13 @@ class Split(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        ctx.total = len(rows)
+        ctx.segments = ((0, len(rows)),)
         return rows[share()].contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return together(gradient, ctx.total) / world()
+        return together(gradient, ctx.segments) / world()
 
 
 class Join(torch.autograd.Function):
@@ -135,27 +149,32 @@ class Join(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, mine: Tensor, total: int) -> Tensor:
-        return together(mine, total)
+    def forward(ctx: Any, mine: Tensor, segments: Segments) -> Tensor:
+        ctx.segments = segments
+        return together(mine, segments)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient[share()] * world(), None
+        mine = positions(ctx.segments, world(), gradient.device)[dist.get_rank()]
+        return gradient[mine] * world(), None
 
 
 def share() -> slice:
-    """This process's rows: every so-manieth, so that each has rows of all parts of a batch."""
+    """This process's rows of a batch, as `positions` deals them out."""
     return slice(dist.get_rank(), None, world())
 
 
-def together(mine: Tensor, total: int) -> Tensor:
-    """The shares of all processes, in the order of the rows: [total, …]."""
-    most = -(-total // world())
-    padded = mine.new_zeros(most, *mine.shape[1:])
+def together(mine: Tensor, segments: Segments) -> Tensor:
+    """The shares of all processes, in the order of the rows in the stretches: [rows, …]."""
+    theirs = positions(segments, world(), mine.device)
+    padded = mine.new_zeros(max(map(len, theirs)), *mine.shape[1:])
     padded[: len(mine)] = mine.detach()
-    everyone = [torch.empty_like(padded) for _ in range(world())]
+    everyone = [torch.empty_like(padded) for _ in theirs]
     dist.all_gather(everyone, padded)
-    return torch.stack(everyone, 1).flatten(0, 1)[:total]
+    whole = mine.new_empty(length(segments), *mine.shape[1:])
+    for places, rows in zip(theirs, everyone, strict=True):
+        whole[places] = rows[: len(places)]
+    return whole
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
