@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from benchbench.execution.local import Audience
     from benchbench.leaderboard.results import Results
+    from benchbench.suites.cost import Calibration
     from benchbench.suites.plan import Plan
     from benchbench.suites.suite import Cell
 
@@ -97,7 +98,9 @@ def run(
         to_do = [cell for cell in cells if known[cell] not in DONE]
         for cell in to_do:
             plan.check(cell)
-        told = Calibration(plan, timed=budget is not None, processes=processes_here(engine))
+        told = Calibration(
+            plan, timed=budget is not None, processes=processes_here(engine), ranks=ranks
+        )
         for cell in [] if debug else to_do:  # by two tiny batches, at which no debugger should stop
             told.check(cell)
         if budget is not None:
@@ -143,6 +146,7 @@ def preview(
     names its shifts. BadInput says what is wrong with the suite or a plugin.
     """
     from benchbench.execution.launchers import processes_here
+    from benchbench.suites.cost import Calibration
 
     wanted = wanted_of(plugins, without_plugins, strict_plugins)
     try:
@@ -162,7 +166,8 @@ def preview(
             cells = chosen_cells(made.plan, only)
             for note in [one.sentence for one in made.objects.given] + made.plan.remarks(cells):
                 made.tell(note)
-            return _previewed(made.plan, cells, budget, processes_here(made.engine))
+            told = Calibration(made.plan, processes=processes_here(made.engine), ranks=ranks)
+            return _previewed(made.plan, cells, budget, told)
     except MissingData as error:
         return _without_data(suite, only, data_place(data), error)
 
@@ -191,14 +196,11 @@ def _without_data(suite: Any, only: str, data: Path, error: MissingData) -> Prev
     return Preview(tuple(lines), len(cells), error)
 
 
-def _previewed(
-    plan: Plan, cells: list[Cell], budget: float | None, processes: int | None
-) -> Preview:
+def _previewed(plan: Plan, cells: list[Cell], budget: float | None, told: Calibration) -> Preview:
     from benchbench.store.artifacts import enough_space
-    from benchbench.suites.cost import Calibration, affordable, sized, span, total
+    from benchbench.suites.cost import affordable, sized, span, total
 
-    told, to_do, refused = Calibration(plan, processes=processes), [], 0
-    lines = []
+    to_do, refused, lines = [], 0, []
     for cell in cells:
         try:
             plan.check(cell)

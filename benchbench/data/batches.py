@@ -21,8 +21,9 @@ class Feed:
     """Training rows of some domains, as many from each; of the ``labelled`` ones, rows with labels.
 
     Every domain's rows are walked through in a fresh random order per epoch. Calling with a step
-    gives that step's rows on the device, whatever was asked before. ``inputs`` are those of the
-    pack, there or already on the device; where they are not, a thread works ahead.
+    gives that step's rows on the device, whatever was asked before; with a slice of them, too, the
+    inputs of these alone. ``inputs`` are those of the pack, there or already on the device; where
+    they are not, a thread works ahead.
     """
 
     def __init__(
@@ -43,13 +44,16 @@ class Feed:
         self.labels = pack.labels.where(visible, pack.hidden).to(device)
         self.row_domains = pack.domains.to(device)
         self.orders: dict[tuple[int, int], Tensor] = {}  # of each domain, by epoch; the last two
+        self.rows = slice(None)  # whose inputs were asked for at last
         self.coming: dict[int, Future[Tensor]] = {}
 
-    def __call__(self, step: int) -> Rows:
+    def __call__(self, step: int, rows: slice = slice(None)) -> Rows:
+        if rows != self.rows:
+            self.rows, self.coming = rows, {}
         index = self._index(step)
         there = index.to(self.device, non_blocking=True)
         if isinstance(self.inputs, Tensor) and self.inputs.device.type == self.device.type:
-            inputs = self.inputs[there]
+            inputs = self.inputs[there[rows]]
         else:
             inputs = self._fetched(step).to(self.device, non_blocking=True)
         return Rows(inputs, self.labels[there], self.row_domains[there])
@@ -63,7 +67,7 @@ class Feed:
         self.coming = {s: batch for s, batch in self.coming.items() if s in wanted}
         for s in wanted:
             if s not in self.coming:
-                self.coming[s] = self.thread.submit(self._gathered, self._index(s))
+                self.coming[s] = self.thread.submit(self._gathered, self._index(s)[self.rows])
         return self.coming.pop(step).result()
 
     def _gathered(self, index: Tensor) -> Tensor:

@@ -145,14 +145,44 @@ def train_together_for(job: Job) -> Together:
 
 def rank_plan(job: Job, rank: int) -> Plan:
     """The plan in one of several processes that train a stage together: the first one writes."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    device = job.device
-    if device in ("auto", "cuda") and count:
-        device = f"cuda:{rank % count}"
+    device = device_of(job, rank)
+    if device.startswith("cuda"):
         torch.cuda.set_device(device)
     threads = max(1, (job.threads or torch.get_num_threads()) // job.ranks)
     plan = plan_of(replace(job, device=device, threads=threads))
     return replace(plan, store=Store(job.store, writes=rank == 0))
+
+
+def device_of(job: Job, rank: int) -> str:
+    """Where a process works that trains stages with others: each on the GPU after the one before.
+
+    The first has the job's own GPU, and after the machine's last one comes its first.
+    """
+    count = gpus_for(job)
+    return f"cuda:{(first_gpu(job) + rank) % count}" if count else job.device
+
+
+def check_ranks(job: Job) -> None:
+    """BadInput if there are fewer GPUs than processes that train a stage together."""
+    count, first = gpus_for(job), first_gpu(job)
+    if count and job.ranks > 1 and first + job.ranks > count:
+        there = f"{count} GPUs" if count > 1 else "1 GPU"
+        onwards = f" from {job.device} on, which" if first else ", which"
+        raise BadInput(
+            f"--ranks {job.ranks} needs {job.ranks} GPUs{onwards} are not here: this machine has "
+            f"{there}; choose fewer ranks"
+        )
+
+
+def gpus_for(job: Job) -> int:
+    """How many GPUs this machine has; none if the job asks for the CPU."""
+    return torch.cuda.device_count() if job.device != "cpu" and torch.cuda.is_available() else 0
+
+
+def first_gpu(job: Job) -> int:
+    """The number of the one that the job names."""
+    number = job.device.removeprefix("cuda:")
+    return int(number) if number.isdecimal() else 0
 
 
 def check_same(plan: Plan, task: Task) -> None:

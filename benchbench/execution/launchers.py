@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from benchbench.execution.job import Job, train_together_for
+from benchbench.execution.job import Job, check_ranks, train_together_for
 from benchbench.execution.local import Audience, Processes, run_cells
 from benchbench.execution.task_queue import Engine, run_tasks
 from benchbench.extension.errors import BadInput
@@ -21,6 +21,7 @@ def engine_of(text: str, resources: Sequence[str], job: Job) -> Engine | None:
     if text == "local":
         if resources:
             raise BadInput("--resources is for workers: --launch local:1 has one, which has a time")
+        check_ranks(job)
         return None
     if name == "local" and re.fullmatch("[1-9][0-9]*", place):
         return Processes(job, int(place), resources)

@@ -16,7 +16,7 @@ import torch
 
 from benchbench.execution.cell import Watcher
 from benchbench.execution.child_processes import end_with_parent, start_server
-from benchbench.execution.job import Ended, Job, Task, attempt, work
+from benchbench.execution.job import Ended, Job, Task, attempt, check_ranks, gpus_for, work
 from benchbench.execution.process_ranks import Together, alone
 from benchbench.execution.requested_resources import Rules
 from benchbench.extension.process_isolation import how_it_died
@@ -74,17 +74,18 @@ class Processes:
     def __init__(self, job: Job, count: int, said: Sequence[str] = ()) -> None:
         self.count, self.rules = count, Rules.read(said)
         self.rules.check("local:N", ("time",))
-        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        spread = job.device in ("auto", "cuda") and job.ranks == 1 and gpus
-        self.per_device = -(-count // gpus) if spread else count
-        self.jobs = [self._job(job, number, gpus if spread else 0) for number in range(count)]
+        check_ranks(job)
+        spread = job.device in ("auto", "cuda") and gpus_for(job)
+        self.per_device = -(-count * job.ranks // spread) if spread else count
+        self.jobs = [self._job(job, number, spread or 0) for number in range(count)]
         self.workers: list[Worker] = []
 
     def _job(self, job: Job, number: int, gpus: int) -> Job:
-        """What one of the processes is told: its share of the cores, and of a GPU."""
+        """What one of the processes is told: its share of the cores, and its GPUs, of which it has
+        one for each process that trains stages with it."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         threads = min(torch.get_num_threads(), max(1, (cores or 1) // self.count))
-        device = f"cuda:{number % gpus}" if gpus else job.device
+        device = f"cuda:{number * job.ranks % gpus}" if gpus else job.device
         return replace(job, threads=threads, device=device, memory_share=1 / self.per_device)
 
     def __enter__(self) -> Self:

@@ -27,6 +27,7 @@ class Ray:
         self.ray: Any = ray
         self.job, self.address, self.rules = job, address, Rules.read(said)
         self.rules.check("ray", ("cpus", "gpus", "memory"))
+        self.rules.check_ranks(job.ranks)
         self.running: dict[Any, Task] = {}
 
     def __enter__(self) -> Self:
@@ -41,7 +42,7 @@ class Ray:
             reason = str(error).partition("\n")[0]
             raise BadInput(f"--launch ray:{self.address or ''}: {reason}") from None
         has_gpu = self.ray.cluster_resources().get("GPU", 0) and self.job.device != "cpu"
-        self.rules = replace(self.rules, default=Resources(gpus=1 if has_gpu else 0))
+        self.rules = replace(self.rules, default=Resources(gpus=self.job.ranks if has_gpu else 0))
         self.remote = self.ray.remote(work)
         return self
 

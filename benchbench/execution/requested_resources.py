@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from math import ceil
 from typing import Any
 
 from benchbench.execution.job import Job, Task
@@ -45,11 +46,24 @@ class Rules:
 
     listed: tuple[Rule, ...] = ()
     default: Resources = Resources()
+    cores: int = 0  # for each GPU, where nothing is said of cpus
 
     @classmethod
-    def read(cls, texts: Sequence[str], default: Resources = Resources()) -> "Rules":
+    def read(
+        cls, texts: Sequence[str], default: Resources = Resources(), cores: int = 0
+    ) -> "Rules":
         """From ``cpus=4,gpus=1,memory=16GB,time=2h``, or ``simclr*: gpus=0.5``."""
-        return cls(tuple(map(_rule, texts)), default)
+        return cls(tuple(map(_rule, texts)), default, cores)
+
+    def check_ranks(self, ranks: int) -> None:
+        """BadInput if a task that trains gets GPUs, but fewer than processes train it together."""
+        for rule in self.listed:
+            gpus = dict(rule.fields).get("gpus", 0)
+            if ranks > 1 and rule.pattern != READOUT and 0 < gpus < ranks:
+                raise BadInput(
+                    f"--resources gpus={gpus:g}: --ranks {ranks} needs a GPU for each of its "
+                    f"{ranks} processes; say gpus={ranks}"
+                )
 
     def check(self, engine: str, gives: Sequence[str]) -> None:
         """BadInput if something is said that the engine cannot give."""
@@ -59,11 +73,10 @@ class Rules:
                 raise BadInput(f"--resources {name}=: --launch {engine} has {known} alone")
 
     def of(self, task: Task) -> Resources:
-        held = self.default
-        for rule in self.listed:
-            if rule.holds(task):
-                held = replace(held, **dict(rule.fields))
-        return held
+        said = dict(field for rule in self.listed if rule.holds(task) for field in rule.fields)
+        held = replace(self.default, **said)
+        cpus = said.get("cpus", max(held.cpus, ceil(self.cores * held.gpus)))
+        return replace(held, cpus=cpus)
 
 
 def _rule(text: str) -> Rule:

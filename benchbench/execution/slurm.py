@@ -14,6 +14,7 @@ from benchbench.training.stop_signals import raised_by
 
 LOCAL = "local"  # a partition of that name is this machine, by submitit's own executor
 LOOK_EVERY = 1.0  # seconds
+CORES = 8  # for each GPU, to decode images and fit readouts
 ARRAY = 1000  # tasks of one array; Slurm's own bound is 1,001 by default
 
 
@@ -67,8 +68,9 @@ class Slurm:
                 "--launch slurm needs the package submitit; pip install 'benchbench-shift[slurm]'"
             ) from None
         self.job, self.slots = job, slots
-        gpus = 1 if job.device.startswith("cuda") else 0
-        self.rules = Rules.read(said, Resources(gpus=gpus))
+        gpus = job.ranks if job.device.startswith("cuda") else 0
+        self.rules = Rules.read(said, Resources(gpus=gpus), CORES)
+        self.rules.check_ranks(job.ranks)
         for name, value in (field for rule in self.rules.listed for field in rule.fields):
             if name == "gpus" and value != int(value):
                 raise BadInput(f"--resources gpus={value}: Slurm gives whole GPUs")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from inspect import signature
 from itertools import chain
+from math import ceil
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +24,7 @@ from benchbench.training.loop import Diverged, train
 from benchbench.training.memory import SLOTS, Footprint, Live, footprint_of, members
 
 CHUNK: int = signature(extract).parameters["chunk"].default  # rows that it encodes at once
+MOST_RANKS = 64  # that a refusal thinks of
 RECORD = 15_000  # bytes of a record, its predictions and diagnostics
 
 Told = TypeVar("Told")
@@ -66,14 +68,17 @@ class Calibration:
 
     Memory comes from two tiny batches, before a step of the full size is timed: what cannot fit is
     never tried. ``processes`` share the device's memory; None is for cells that run elsewhere,
-    where memory is not known. Left out are the time and memory of fitting readouts and of
+    where memory is not known. ``ranks`` train a stage together, each on a device of its own, or all
+    of them on the CPU. Left out are the time and memory of fitting readouts and of
     diagnosing, which depend on what the features will be; buffers that libraries keep for
     themselves; and what is spared by going on from a checkpoint. With ``timed=False`` seconds are
     left out, too.
     """
 
-    def __init__(self, plan: Plan, *, timed: bool = True, processes: int | None = 1) -> None:
-        self.plan, self.timed, self.processes = plan, timed, processes
+    def __init__(
+        self, plan: Plan, *, timed: bool = True, processes: int | None = 1, ranks: int = 1
+    ) -> None:
+        self.plan, self.timed, self.processes, self.ranks = plan, timed, processes, ranks
         self._known: dict[tuple[object, Hashable], Any] = {}
         self._works: dict[Cell, dict[str, Estimate]] = {}
 
@@ -88,7 +93,7 @@ class Calibration:
         if self.processes is None:
             return
         for link in self.plan.missing(cell):
-            needed = self._footprint(cell, link).bytes(link.stage.budget)
+            needed = self._step(cell, link)
             if needed > self.free:
                 raise BadInput(self._refusal(cell, link, needed))
         needed = self._once(features_memory, cell.method.encoder)
@@ -137,8 +142,9 @@ class Calibration:
                 kind, steps = kind_of(cell, link), link.stage.budget.steps
                 name = f"{link.objective.entry.name} on {cell.method.encoder}"
                 if kind not in found:
-                    compiled = self._once(pace_of, kind, cell, link)
-                    found[kind] = name, steps, pace_of(cell, link, plain), compiled
+                    mine = self._share(cell, link)
+                    compiled = self._once(pace_of, kind, cell, mine)
+                    found[kind] = name, steps, pace_of(cell, mine, plain), compiled
                 elif steps > found[kind][1]:
                     found[kind] = name, steps, *found[kind][2:]
         return [*found.values()]
@@ -157,10 +163,11 @@ class Calibration:
         budget = link.stage.budget
         size = self.plan.facts(cell.method.encoder, link.stage.objective).nbytes
         kind = kind_of(cell, link)
-        pace = self._once(pace_of, kind, cell, link) if self.timed else Pace(0.0, 0.0)
+        mine = self._share(cell, link)
+        pace = self._once(pace_of, kind, cell, mine) if self.timed else Pace(0.0, 0.0)
         return Estimate(
             pace.of(budget.steps),
-            self._footprint(cell, link).bytes(budget),
+            self._step(cell, link),
             size * (1 + len(link.snapshots)),
             size * (1 + SLOTS[budget.optimizer]),
         )
@@ -179,6 +186,29 @@ class Calibration:
         inherits = self.plan.facts(cell.method.encoder, before).linear_head
         return begins == "probe" or (begins == "head" and not inherits)
 
+    def _step(self, cell: Cell, link: Link) -> int:
+        """Bytes that a step takes of a device: of a GPU of each process, of the CPU of them all."""
+        return self._footprint(cell, link).bytes(link.stage.budget, self._shares(cell, link)) * (
+            self.ranks if self.plan.machine.device.type == "cpu" else 1
+        )
+
+    def _shares(self, cell: Cell, link: Link) -> int:
+        """Of a batch, over processes: one where its objective needs the whole in each of them."""
+        return 1 if self._looks_inside(cell, link) else self.ranks
+
+    def _share(self, cell: Cell, link: Link) -> Link:
+        """The stage with the rows that one GPU of several encodes, for a trial on one."""
+        if self.plan.machine.device.type == "cpu":
+            return link
+        budget = link.stage.budget
+        rows = max(ceil(budget.batch_size / self._shares(cell, link)), len(link.domains))
+        if rows >= budget.batch_size:
+            return link
+        return replace(link, stage=replace(link.stage, budget=replace(budget, batch_size=rows)))
+
+    def _looks_inside(self, cell: Cell, link: Link) -> bool:
+        return self.plan.facts(cell.method.encoder, link.stage.objective).looks_inside
+
     def _footprint(self, cell: Cell, link: Link) -> Footprint:
         return self._once(footprint, kind_of(cell, link), cell, link)
 
@@ -191,16 +221,24 @@ class Calibration:
 
     def _refusal(self, cell: Cell, link: Link, needed: int) -> str:
         budget, told = link.stage.budget, self._footprint(cell, link)
-        whole = self.plan.facts(cell.method.encoder, link.stage.objective).looks_inside
-        parts = None if whole else told.parts_that_fit(budget, self.free)
-        least = max(2, len(link.domains), budget.parts)
-        size = told.batch_that_fits(budget, self.free, least)
-        remedies = [f"{n} = {v}" for n, v in (("parts", parts), ("batch_size", size)) if v]
-        remedy = f"set {' or '.join(remedies)}" if remedies else "choose a smaller encoder"
+        on_cpu = self.plan.machine.device.type == "cpu"
+        free = self.free // (self.ranks if on_cpu else 1)
+        whole, shares = self._looks_inside(cell, link), self._shares(cell, link)
+        parts = None if whole else told.parts_that_fit(budget, free, shares)
+        least = max(2, len(link.domains), budget.parts * shares)
+        size = told.batch_that_fits(budget, free, least, shares)
+        most = min(MOST_RANKS, budget.batch_size // budget.parts)
+        ranks = None if whole or on_cpu else told.ranks_that_fit(budget, free, self.ranks, most)
+        remedies = [f"set {n} = {v}" for n, v in (("parts", parts), ("batch_size", size)) if v]
+        remedies += [f"train on {ranks} GPUs with --ranks {ranks}"] if ranks else []
+        remedy = " or ".join(remedies).replace(" or set ", " or ") or "choose a smaller encoder"
+        spread = ""
+        if self.ranks > 1:
+            spread = f" in {self.ranks} processes" if on_cpu else f" on each of {self.ranks} GPUs"
         return (
             f"method {cell.method.name}: a step of {link.stage.objective} with batch_size = "
-            f"{budget.batch_size} needs about {sized(needed)} of memory, and {self._there}; "
-            f"{remedy}"
+            f"{budget.batch_size} needs about {sized(needed)} of memory{spread}, and "
+            f"{self._there}; {remedy}"
         )
 
     @property

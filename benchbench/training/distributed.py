@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from benchbench.extension.contracts import Objective
+from benchbench.training.batch_norm import BatchNormOverAll
+from benchbench.training.shares import Segments, View, length, positions
 
 Run = Callable[[Tensor], Tensor]  # rows to their features
 
@@ -36,7 +37,7 @@ def spread(
 
     Of each part only the features are kept; backward computes the rest again (Gao et al. 2021,
     arXiv:2101.06983). Batch norm sees a part, and counts it once. Where there are several
-    processes, each reads its share of the rows, with batch norm over the rows of all.
+    processes, each reads its share of the rows of every part, with batch norm over those of all.
     """
     towers = [encoder, *(m for m in objective.modules() if alike(m, encoder))]
     if objective.looks_inside:
@@ -46,11 +47,9 @@ def spread(
         if compiled:
             run = torch.compile(run, dynamic=False)
         if world() > 1:
-            run = with_all_statistics(run)
+            run = over_processes(with_all_statistics(run))
         if parts > 1:
             run = in_parts(run, tower, parts)
-        if world() > 1:
-            run = over_processes(run)
         if run != tower.forward:
             tower.forward = run
     try:
@@ -80,7 +79,12 @@ def in_parts(run: Run, tower: nn.Module, parts: int) -> Run:
             return run(rows)
         return checkpoint(run, rows, use_reentrant=False, context_fn=contexts)
 
-    return lambda inputs: torch.cat([one(rows) for rows in inputs.chunk(parts)])
+    def each(inputs: Tensor) -> Tensor:
+        size = -(-len(inputs) // parts)
+        starts = range(0, len(inputs), size)
+        return torch.cat([one(inputs[start : start + size]) for start in starts])
+
+    return each
 
 
 @contextmanager
@@ -98,7 +102,15 @@ def untracked(encoder: nn.Module) -> Iterator[None]:
 
 
 def over_processes(run: Run) -> Run:
-    return lambda inputs: Join.apply(run(Split.apply(inputs)), len(inputs))
+    """Each process encodes its rows: those that it has of a view, or its share of a tensor."""
+
+    def both(inputs: Tensor) -> Any:
+        if isinstance(inputs, View) and inputs.made is None:
+            return Join.apply(run(inputs.own), inputs.segments)
+        rows = inputs.whole() if isinstance(inputs, View) else inputs
+        return Join.apply(run(Split.apply(rows)), ((0, len(rows)),))
+
+    return both
 
 
 def with_all_statistics(run: Run) -> Run:
@@ -120,12 +132,13 @@ class Split(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        ctx.total = len(rows)
-        return rows[share(len(rows))].contiguous()
+        ctx.segments = ((0, len(rows)),)
+        return rows[share()].contiguous()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return together(gradient, ctx.total) / world()
+        return together(gradient, ctx.segments) / world()
 
 
 class Join(torch.autograd.Function):
@@ -136,88 +149,32 @@ class Join(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, mine: Tensor, total: int) -> Tensor:
-        return together(mine, total)
+    def forward(ctx: Any, mine: Tensor, segments: Segments) -> Tensor:
+        ctx.segments = segments
+        return together(mine, segments)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient[share(len(gradient))] * world(), None
+        mine = positions(ctx.segments, world(), gradient.device)[dist.get_rank()]
+        return gradient[mine] * world(), None
 
 
-def share(total: int) -> slice:
-    """This process's rows: as many as any other's, up to one."""
-    rank, count = dist.get_rank(), world()
-    return slice(rank * total // count, (rank + 1) * total // count)
+def share() -> slice:
+    """This process's rows of a batch, as `positions` deals them out."""
+    return slice(dist.get_rank(), None, world())
 
 
-def together(mine: Tensor, total: int) -> Tensor:
-    """The shares of all processes, in their order: [total, …]."""
-    sizes = [(r + 1) * total // world() - r * total // world() for r in range(world())]
-    padded = mine.new_zeros(max(sizes), *mine.shape[1:])
+def together(mine: Tensor, segments: Segments) -> Tensor:
+    """The shares of all processes, in the order of the rows in the stretches: [rows, …]."""
+    theirs = positions(segments, world(), mine.device)
+    padded = mine.new_zeros(max(map(len, theirs)), *mine.shape[1:])
     padded[: len(mine)] = mine.detach()
-    everyone = [torch.empty_like(padded) for _ in sizes]
+    everyone = [torch.empty_like(padded) for _ in theirs]
     dist.all_gather(everyone, padded)
-    return torch.cat([rows[:size] for rows, size in zip(everyone, sizes, strict=True)])
-
-
-class Total(torch.autograd.Function):
-    """The sum over processes, of values and of gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, mine: Tensor) -> Tensor:
-        total = mine.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-
-class BatchNormOverAll(TorchFunctionMode):
-    """Whatever normalises a batch, by a layer of torch or of timm, does it over all processes."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        called = batch_norm if func is F.batch_norm else func
-        return called(*args, **(kwargs or {}))
-
-
-def batch_norm(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    """As torch.nn.functional.batch_norm of [B, C, …], the statistics those of all processes."""
-    if not training:
-        return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-    exact = x.to(torch.promote_types(x.dtype, torch.float32))
-    dims, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
-    size = torch.tensor([float(x.numel() // x.shape[1])], device=x.device)
-    sums = Total.apply(torch.cat([exact.sum(dims), size]))
-    count = sums[-1].detach()
-    mean = sums[:-1] / count
-    centred = exact - mean.view(shape)
-    var = Total.apply(centred.square().sum(dims)) / count
-    if running_mean is not None and running_var is not None:
-        with torch.no_grad():
-            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-            unbiased = var * count / (count - 1).clamp(min=1)
-            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
-    scaled = centred * (var + eps).rsqrt().view(shape)
-    if weight is not None:
-        scaled = scaled * weight.view(shape)
-    if bias is not None:
-        scaled = scaled + bias.view(shape)
-    return scaled.to(x.dtype)
+    whole = mine.new_empty(length(segments), *mine.shape[1:])
+    for places, rows in zip(theirs, everyone, strict=True):
+        whole[places] = rows[: len(places)]
+    return whole
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from benchbench.extension.constants import Precision
 from benchbench.extension.contracts import Batch, Objective, Rows, as_read
 from benchbench.training.budget import Budget
-from benchbench.training.distributed import average_gradients, same_everywhere, spread
+from benchbench.training.distributed import average_gradients, same_everywhere, spread, world
 from benchbench.training.seeds import derive_seed
+from benchbench.training.shared_batches import SharedBatches
 
 Augment = Callable[[Tensor], Tensor]
 Watch = Callable[[int, Tensor], None]  # after each step: steps done, the loss, on the device
@@ -55,7 +56,7 @@ def train(
     encoder: nn.Module,
     objective: Objective,
     views: Views,
-    feed: Callable[[int], Rows],
+    feed: Callable[..., Rows],
     budget: Budget,
     seed: int,
     *,
@@ -72,7 +73,8 @@ def train(
     The learning rate rises linearly and falls as a cosine to zero; norms and biases are not
     decayed. ``pauses`` are called after so many steps. ``resume`` is a state that ``checkpoints``
     saved: going on from it gives, bit for bit, what an uninterrupted run gives. In a group of
-    processes (torch.distributed) each calls it with the same, and ends where one process would.
+    processes (torch.distributed) each calls it with the same, and ends where one process would;
+    ``feed`` then takes the rows whose inputs it has to give, too, a slice.
     Raises Diverged, and KeyboardInterrupt where ``checkpoints`` say that it has to stop.
     """
     encoder.train(objective.encoder_lr > 0)  # a frozen encoder keeps its statistics too
@@ -85,6 +87,14 @@ def train(
     start = restore(resume, encoder, objective, optimizer, losses) if resume else 0
     if not same_everywhere(start):
         raise RuntimeError("the processes of a stage found different checkpoints")
+    if world() > 1:
+        shared = SharedBatches(feed, whole=objective.looks_inside)
+        feed = shared.rows
+        views = Views(
+            shared.augment(views.full, objective.n_views),
+            shared.augment(views.weak, objective.n_weak),
+            shared.augment(views.small, objective.n_small),
+        )
     ended = lap or (lambda part: None)
     saved = time.monotonic()
     with spread(encoder, objective, parts=budget.parts, compiled=compiled):

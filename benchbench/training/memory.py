@@ -52,32 +52,42 @@ def grown(low: int, high: int, factor: float) -> float:
 
 @dataclass(frozen=True)
 class Footprint:
-    """The memory of a stage's step, for any batch."""
+    """The memory of a stage's step, for any batch and any number of processes that share it."""
 
     state: int  # parameters, buffers, gradients, the optimizer's slots
     whole: Growth  # the batch, and what its backward pass needs
-    outside: Growth  # the same but for what is inside the encoder,
+    outside: Growth  # the same but for what is inside the encoder: all rows of it, in each process,
+    passes: Growth  # what is inside, of its share of the rows,
     inside: Growth  # of which this is the largest pass
     passing: Growth  # what the forward pass needs for a while
 
-    def bytes(self, budget: Budget) -> int:
-        part = ceil(budget.batch_size / budget.parts)
-        held = self.outside.at(budget.batch_size) + self.inside.at(part)
-        if budget.parts == 1:
+    def bytes(self, budget: Budget, ranks: int = 1) -> int:
+        """In each of ``ranks`` processes."""
+        part = ceil(budget.batch_size / ranks / budget.parts)
+        if budget.parts == ranks == 1:
             held = self.whole.at(budget.batch_size)
+        else:
+            inside = self.passes if budget.parts == 1 else self.inside
+            held = self.outside.at(budget.batch_size) + inside.at(part)
         return self.state + held + self.passing.at(part)
 
-    def parts_that_fit(self, budget: Budget, free: int) -> int | None:
+    def parts_that_fit(self, budget: Budget, free: int, ranks: int = 1) -> int | None:
         """The fewest, as a power of two."""
         least, end = budget.parts.bit_length(), budget.batch_size.bit_length() - 1
         counts = (2**n for n in range(least, end))
-        return next((n for n in counts if self.bytes(replace(budget, parts=n)) <= free), None)
+        fit = (n for n in counts if self.bytes(replace(budget, parts=n), ranks) <= free)
+        return next(fit, None)
 
-    def batch_that_fits(self, budget: Budget, free: int, least: int) -> int | None:
+    def batch_that_fits(self, budget: Budget, free: int, least: int, ranks: int = 1) -> int | None:
         """The largest, halved some times, of at least so many rows."""
         sizes = (budget.batch_size >> n for n in range(1, budget.batch_size.bit_length()))
-        fit = (n for n in sizes if self.bytes(replace(budget, batch_size=n)) <= free)
+        fit = (n for n in sizes if self.bytes(replace(budget, batch_size=n), ranks) <= free)
         return next((n for n in fit if n >= least), None)
+
+    def ranks_that_fit(self, budget: Budget, free: int, ranks: int, most: int) -> int | None:
+        """The fewest, as a power of two above ``ranks``, and at most ``most``."""
+        counts = (2**n for n in range(ranks.bit_length(), most.bit_length()))
+        return next((n for n in counts if self.bytes(budget, n) <= free), None)
 
 
 def footprint_of(
@@ -105,6 +115,7 @@ def footprint_of(
         state_bytes(encoder, objective, optimizer),
         whole=growth(Held.whole),
         outside=growth(lambda held: held.outside),
+        passes=growth(lambda held: [*chain(*held.passes)]),
         inside=growth(lambda held: max(held.passes, key=sum, default=[])),
         passing=growth(lambda held: [max(0, held.peak - sum(held.whole()))]),
     )

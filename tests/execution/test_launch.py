@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from audiences import Count, lasting, run_all
 from suites import METHODS
 from tiny import SUITE, Text
 
-from benchbench.execution.job import Ended, Job, Task, ending
+from benchbench.execution.job import Ended, Job, Task, device_of, ending
 from benchbench.execution.launchers import engine_of
 from benchbench.execution.local import Processes
 from benchbench.execution.requested_resources import Resources, Rules
@@ -156,6 +157,83 @@ def job(tmp_path: Path, text: str = DIGITS) -> Job:
 def test_a_place_that_is_not_there_is_told(tmp_path, text, resources, words):
     with pytest.raises(BadInput, match=words):
         engine_of(text, resources, job(tmp_path))
+
+
+@pytest.fixture
+def eight_gpus(monkeypatch):
+    """A machine that says it has eight; nothing is computed on them."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+
+
+@pytest.mark.parametrize(
+    ("device", "ranks", "words"),
+    [
+        ("auto", 9, "--ranks 9 needs 9 GPUs, which are not here: this machine has 8 GPUs"),
+        ("cuda:6", 4, "--ranks 4 needs 4 GPUs from cuda:6 on, which are not here"),
+    ],
+)
+@pytest.mark.parametrize("where", ["local", "local:2"])
+def test_more_ranks_than_gpus_are_refused(tmp_path, eight_gpus, device, ranks, words, where):
+    with pytest.raises(BadInput) as refused:
+        engine_of(where, (), replace(job(tmp_path), device=device, ranks=ranks))
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+    engine_of(where, (), replace(job(tmp_path), device="cpu", ranks=ranks))  # by gloo
+
+
+@pytest.mark.parametrize(
+    ("count", "ranks", "each", "per_device"),
+    [
+        (2, 4, ["0123", "4567"], 1),
+        (2, 3, ["012", "345"], 1),
+        (3, 4, ["0123", "4567", "0123"], 2),
+        (3, 1, ["0", "1", "2"], 1),
+        (9, 1, [*"012345670"], 2),
+    ],
+)
+def test_processes_of_one_machine_share_its_gpus(
+    tmp_path, eight_gpus, count, ranks, each, per_device
+):
+    engine = Processes(replace(job(tmp_path), device="auto", ranks=ranks), count)
+    found = [[device_of(mine, rank) for rank in range(ranks)] for mine in engine.jobs]
+    assert found == [[f"cuda:{number}" for number in told] for told in each]
+    assert engine.per_device == per_device
+    assert {mine.memory_share for mine in engine.jobs} == {1 / per_device}
+
+
+@pytest.mark.parametrize(
+    ("device", "ranks", "said", "asked"),
+    [
+        ("cuda", 1, (), (8, 1)),
+        ("cuda", 8, (), (64, 8)),
+        ("cuda", 2, ("gpus=4",), (32, 4)),
+        ("cuda", 2, ("cpus=3",), (3, 2)),
+        ("auto", 1, ("gpus=1",), (8, 1)),
+        ("cuda", 2, ("gpus=0",), (1, 0)),
+        ("cpu", 2, (), (1, 0)),
+    ],
+)
+def test_slurm_asks_a_gpu_for_each_rank_and_eight_cores_for_each_gpu(
+    plan_of, tmp_path, device, ranks, said, asked
+):
+    pytest.importorskip("submitit")
+    (cell,) = plan_of(SUITE).cells
+    engine = engine_of("slurm:local", said, replace(job(tmp_path), device=device, ranks=ranks))
+    task = Task(cell, 0, "key", trains=("simclr",))
+    told = engine.rules.of(task)
+    assert (told.cpus, told.gpus) == asked
+    engine._update(told)
+    sent = engine.executor.parameters
+    assert (sent["cpus_per_task"], sent["gpus_per_node"]) == asked
+
+
+@pytest.mark.parametrize("where", ["slurm:local", "ray"])
+def test_a_cluster_that_gives_fewer_gpus_than_ranks_is_refused(tmp_path, where):
+    pytest.importorskip({"slurm:local": "submitit", "ray": "ray"}[where])
+    eight = replace(job(tmp_path), device="cuda", ranks=8)
+    with pytest.raises(BadInput, match=r"gpus=4: --ranks 8 needs a GPU for each of its 8"):
+        engine_of(where, ("gpus=4",), eight)
+    engine_of(where, ("readout: gpus=1",), eight)
 
 
 def test_how_a_cell_ended_is_told_without_a_users_name():

@@ -14,13 +14,17 @@ from tiny import SUITE
 from benchbench.cli import main
 from benchbench.execution.local import run_cells
 from benchbench.execution.progress import Progress
+from benchbench.extension.contracts import Rows, Task
 from benchbench.extension.errors import BadInput
 from benchbench.suites import cost
 from benchbench.suites.cost import Calibration, Pace, affordable, built, sized, total
 from benchbench.suites.plan import build_views
+from benchbench.training.budget import Budget
 from benchbench.training.device import Machine, available_memory, left_by_groups
-from benchbench.training.loop import make_batch
-from benchbench.training.memory import Growth
+from benchbench.training.loop import Views, make_batch
+from benchbench.training.memory import Growth, footprint_of
+from benchbench_contrastive import SimCLR
+from benchbench_encoders import timm_encoder
 
 RESNET = "timm(model='resnet18', small_stem=True)"
 VIT = "timm(model='vit_tiny_patch16_224')"
@@ -137,6 +141,57 @@ def test_what_does_not_fit_is_refused_and_never_trained(
         f"method {chain}: a step of {chain} with batch_size = 48 needs about {sized(needed)} of "
         f"memory, and {sized(free)} are free on {plan.machine.name}; {remedy}"
     )
+
+
+def test_eight_ranks_hold_what_one_device_cannot():
+    """ResNet-50, SimCLR, 4,096 images of 224 pixels in bf16: each of eight encodes 512 images."""
+    task, batch = Task((3, 224, 224), 10, 2), 4096
+    encoder = timm_encoder(task, model="resnet50").to(memory_format=torch.channels_last)
+
+    def rows(count):
+        numbers = torch.zeros(count, dtype=torch.int64)
+        return Rows(torch.zeros(count, *task.input_shape, dtype=torch.uint8), numbers, numbers)
+
+    views, card = Views(lambda images: images + 0), 140 * 10**9
+    told = footprint_of(encoder, SimCLR(encoder, task), views, (rows(1), rows(2)), "bf16", "lars")
+    budget = Budget(1, batch, 1.0, 1e-6, 0.1, "lars")
+    needs = {ranks: told.bytes(budget, ranks) / 1e9 for ranks in (1, 2, 4, 8)}
+    assert needs[1] == pytest.approx(366, rel=0.01)  # 91.7 for 1,024, as fake tensors say
+    outside = 4 * batch * 150_528 * 4 / 1e9  # two views, and their concatenation, of float32
+    assert needs[8] == pytest.approx(outside / 2 + needs[1] / 8, rel=0.2)
+    assert needs[8] < 60 < needs[4] < 140 < needs[2]
+    assert told.ranks_that_fit(budget, card, 1, 64) == 4
+    assert told.ranks_that_fit(budget, card, 1, 2) is None
+    assert told.parts_that_fit(budget, card, 2) == 2
+    assert told.batch_that_fits(budget, card, 2, 2) == 2048
+
+
+def test_a_refusal_counts_by_rank_and_names_ranks_among_its_remedies(plan_of, monkeypatch):
+    plan, cell = one_cell(plan_of, "simclr", RESNET, batch_size=48)
+    (link,) = plan.links(cell)
+    told = cost.footprint(cell, link, plan)
+    needs = {ranks: told.bytes(link.stage.budget, ranks) for ranks in (1, 2, 4)}
+    assert needs[1] > needs[2] > needs[4]
+    free = (needs[2] + needs[4]) // 2
+    monkeypatch.setattr(cost, "footprint", lambda cell, link, plan: told)
+    monkeypatch.setattr(Machine, "free_memory", lambda self: free)
+    monkeypatch.setattr(Machine, "name", "a card")
+    gpus = replace(plan, machine=replace(plan.machine, device=torch.device("cuda")))
+    vars(gpus).update(inputs=plan.pack.inputs)
+    monkeypatch.setattr(Calibration, "_encoded", lambda self, cell: {})
+    monkeypatch.setattr(cost, "features_memory", lambda text, plan: 0)
+    Calibration(gpus, ranks=4).check(cell)
+    for ranks, needed, where in ((1, needs[1], ""), (2, needs[2], " on each of 2 GPUs")):
+        with pytest.raises(BadInput) as refused:
+            Calibration(gpus, ranks=ranks).check(cell)
+        parts, size = told.parts_that_fit(link.stage.budget, free, ranks), 24 if ranks == 2 else 12
+        assert str(refused.value) == (
+            "method simclr: a step of simclr with batch_size = 48 needs about "
+            f"{sized(needed)} of memory{where}, and {sized(free)} are free on a card; set parts = "
+            f"{parts} or batch_size = {size} or train on 4 GPUs with --ranks 4"
+        )
+    with pytest.raises(BadInput, match=f"about {sized(4 * needs[4])} of memory in 4 processes"):
+        Calibration(plan, ranks=4).check(cell)  # on the CPU, whose memory they share
 
 
 def test_features_that_do_not_fit_are_refused(plan_of, monkeypatch):

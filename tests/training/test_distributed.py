@@ -133,14 +133,25 @@ def by_sgd(encoder, task):
     return SimCLR(encoder, task)
 
 
-@pytest.mark.parametrize("objective", ["simclr", "byol"])
+def in_five(encoder, task):
+    """An objective, and a process that passes batches through encoders in five parts."""
+    fixtures.Budget = partial(Budget, parts=5)
+    return SimCLR(encoder, task)
+
+
+OTHERWISE = {"simclr": by_sgd, "parts": in_five}
+
+
+@pytest.mark.parametrize("objective", ["simclr", "parts", "byol"])
 def test_two_processes_have_the_losses_of_one(catalog, objective, monkeypatch):
     """The rest of the objectives, as slow checks of the kit.
 
-    AdamW does not mind if all gradients are multiplied by a number; SGD does.
+    AdamW does not mind if all gradients are multiplied by a number; SGD does. Of 26 images in five
+    parts the last has two; batch norm is over those of a part in both cases.
     """
     monkeypatch.setattr(fixtures, "Budget", Budget)  # and put back afterwards
-    how = of_plugin(catalog, objective) if objective == "byol" else (by_sgd, {}, Probe)
+    made = OTHERWISE.get(objective)
+    how = (made, {}, Probe) if made else of_plugin(catalog, objective)
     alone = losses(*how)
     for together in in_two(*how):
         assert furthest(alone, together) < 1e-5
