@@ -213,7 +213,7 @@ def test_on_a_gpu_what_is_fetched_ahead_is_what_lies_there(catalog, tmp_path):
     assert ahead.train() == pytest.approx(there.train(), rel=1e-4)
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu("torch.compile asks the device itself")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_on_a_gpu_a_compiled_run_has_the_losses_of_the_other(catalog, tmp_path, precision):
     eager, compiled = (OnGpu(catalog, tmp_path, "simclr") for _ in range(2))
