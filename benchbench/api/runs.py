@@ -65,10 +65,11 @@ def run(
 
     BadInput says what is wrong with the suite, its data, this machine or a plugin.
     """
+    from benchbench.execution.evaluation_cost import WholeCost
     from benchbench.execution.launchers import processes_here, run_on
     from benchbench.execution.local import run_cells
     from benchbench.store.artifacts import enough_space
-    from benchbench.suites.cost import Calibration, total
+    from benchbench.suites.cost import total
     from benchbench.suites.plan import DONE
     from benchbench.training.stop_signals import raised_by
 
@@ -97,7 +98,7 @@ def run(
         to_do = [cell for cell in cells if known[cell] not in DONE]
         for cell in to_do:
             plan.check(cell)
-        told = Calibration(plan, timed=budget is not None, processes=processes_here(engine))
+        told = WholeCost(plan, timed=budget is not None, processes=processes_here(engine))
         for cell in [] if debug else to_do:  # by two tiny batches, at which no debugger should stop
             told.check(cell)
         if budget is not None:
@@ -194,10 +195,11 @@ def _without_data(suite: Any, only: str, data: Path, error: MissingData) -> Prev
 def _previewed(
     plan: Plan, cells: list[Cell], budget: float | None, processes: int | None
 ) -> Preview:
+    from benchbench.execution.evaluation_cost import WholeCost
     from benchbench.store.artifacts import enough_space
-    from benchbench.suites.cost import Calibration, affordable, sized, span, total
+    from benchbench.suites.cost import affordable, sized, span, total
 
-    told, to_do, refused = Calibration(plan, processes=processes), [], 0
+    told, to_do, refused = WholeCost(plan, processes=processes), [], 0
     lines = []
     for cell in cells:
         try:
@@ -213,7 +215,7 @@ def _previewed(
         to_do.append(cell)
     fit = to_do if budget is None else affordable(told, to_do, budget)
     lines += [
-        f"{cell}: to run, about {span(cost.seconds)}, {sized(cost.memory)} of memory, "
+        f"{cell}: to run, about {span(cost.seconds)}, {sized(cost.memory + told.floor)} of memory, "
         f"{sized(cost.disk)} on disk"
         for cell, cost in zip(fit, told.in_turn(fit), strict=True)
     ]
@@ -232,7 +234,8 @@ def _previewed(
     lines.append(
         f"{len(cells) - len(to_do) - refused} cached, {len(fit)} to run, {refused} cannot; "
         f"{told.stages(fit)} stages to train, about {span(whole.seconds)} on "
-        f"{plan.machine.name}, {sized(whole.memory)} of memory, {sized(whole.disk)} on disk"
+        f"{plan.machine.name}, {sized(whole.memory + told.floor)} of memory, "
+        f"{sized(whole.disk)} on disk"
         + (f"; {len(over)} over the budget of {span(budget)}" if budget is not None else "")
     )
     fault = None

@@ -35,16 +35,17 @@ def on_device(*shape):
 
 
 class Doubled(torch.autograd.Function):
-    """Its own backward pass asks where its gradient lies, and leaves a tensor on the CPU."""
+    """Its own backward pass asks where its gradient lies, and may leave a tensor on the CPU."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx, x, mixes=False):
+        ctx.mixes = mixes
         return 2 * x
 
     @staticmethod
     def backward(ctx, gradient):
         assert gradient.device.type == "cuda"
-        return gradient * torch.full((3,), 2.0)
+        return gradient * (torch.full((3,), 2.0) if ctx.mixes else 2), None
 
 
 MIXED = {
@@ -54,7 +55,7 @@ MIXED = {
     "where": lambda x: torch.where(x > 0, x, torch.zeros(3)),
     "assigned in place": lambda x: x.detach().copy_(x).add_(torch.ones(3)),
     "a layer that was not moved": lambda x: nn.Linear(3, 2)(x),
-    "a backward pass": lambda x: Doubled.apply(x).sum().backward(),
+    "a backward pass": lambda x: Doubled.apply(x, True).sum().backward(),
     "numpy": lambda x: x.detach().numpy(),
     "a generator": lambda x: torch.rand(3, device="cuda", generator=torch.Generator()),
 }
@@ -91,6 +92,7 @@ CLEAN = {
     "an index on the device": lambda x: x[torch.arange(2, device=x.device)],
     "a convolution": lambda x: F.conv1d(x[None, None], x[None, None]).sum().backward(),
     "autocast": lambda x: half_precision(x),
+    "a cast there and back": lambda x: (x.bfloat16() * Doubled.apply(x)).sum().backward(),
     "a gradient": lambda x: torch.autograd.grad((x * x).sum(), x, create_graph=True),
     "the host alone": lambda x: [torch.ones(3) + 1, torch.ones(3).tolist(), float(torch.ones(()))],
 }

@@ -57,6 +57,7 @@ BETWEEN = {"copy_", "_to_copy", "set_", "_local_scalar_dense", "detach", "alias"
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 READ_ON_THE_HOST = (Tensor.numpy, Tensor.__array__)
 TO_THE_HOST, TO_THE_DEVICE = "a copy to the host", "a blocking copy to the device"
+OPERATION = type(torch.ops.aten.add.Tensor)
 LIBRARIES = {*sys.stdlib_module_names, *("numpy", "timm", "torch", "torchvision", "transformers")}
 
 
@@ -89,6 +90,7 @@ class PretendedGpu(ExitStack):
         self.freeing = WeakKeyDictionary()
         self.running: list[Running] = []  # what Python has called, as far as it has not returned
         self.unchecked = 0  # how many of these look at values on the CPU alone
+        self.raises = False  # where the host waits, as `torch.cuda.set_sync_debug_mode` can
 
     def __enter__(self) -> "PretendedGpu":
         import_module("torch._dynamo")  # which would list what torch.cuda offers, replacements too
@@ -136,8 +138,12 @@ class PretendedGpu(ExitStack):
         self.seen.mixes[Finding(what, own_line())] += 1
 
     def wait(self, what: str) -> None:
-        if not self.unchecked:
-            self.seen.waits[Finding(what, own_line())] += 1
+        if self.unchecked:
+            return
+        finding = Finding(what, own_line())
+        self.seen.waits[finding] += 1
+        if self.raises:
+            raise RuntimeError(f"called a synchronizing CUDA operation: {finding}")
 
     @contextmanager
     def inside(self, what: Running, name: str = "") -> Iterator[None]:
@@ -180,8 +186,13 @@ class PretendedGpu(ExitStack):
             multi_processor_count=132,
         )  # fmt: skip
 
+        stream = type("Stream", (Stream,), {"gpu": self})
+
         def waited(*args: object) -> None:
             self.wait("torch.cuda.synchronize")
+
+        def debug(mode: int | str) -> None:
+            self.raises = mode in (2, "error")
 
         def forget_peak(*args: object) -> None:
             self.peak = self.held
@@ -201,13 +212,14 @@ class PretendedGpu(ExitStack):
             "max_memory_allocated": lambda *args: self.peak,
             "reset_peak_memory_stats": forget_peak,
             "synchronize": waited,
+            "set_sync_debug_mode": debug,
             "get_rng_state": lambda *args: torch.get_rng_state(),
             "is_current_stream_capturing": lambda: False,
             "_is_in_bad_fork": lambda: False,
-            "Stream": lambda *args, **options: Stream(self),
-            "Event": lambda *args, **options: Stream(self),
-            "current_stream": lambda *args: Stream(self),
-            "default_stream": lambda *args: Stream(self),
+            "Stream": stream,
+            "Event": stream,
+            "current_stream": stream,
+            "default_stream": stream,
             "stream": lambda stream: nullcontext(),
             "device": lambda index: nullcontext(),
             **dict.fromkeys(
@@ -228,8 +240,10 @@ def nothing(*args: object, **options: object) -> None:
 class Stream:
     """A stream of the pretended GPU, or an event on it: all that is asked for is done."""
 
-    def __init__(self, gpu: PretendedGpu) -> None:
-        self.gpu = gpu
+    gpu: PretendedGpu
+
+    def __init__(self, *args: object, **options: object) -> None:
+        pass
 
     def synchronize(self) -> None:
         self.gpu.wait("it waits for a stream")
@@ -238,7 +252,7 @@ class Stream:
         return True
 
     def record_event(self, event: "Stream | None" = None) -> "Stream":
-        return event or Stream(self.gpu)
+        return event or type(self)()
 
     record = wait = wait_event = wait_stream = nothing
 
@@ -257,7 +271,8 @@ class Functions(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "__get__":
             return self._attribute(func, *args)
-        if name in ("__set__", "_parse_to"):  # the second reads the arguments of Module.to
+        if isinstance(func, OPERATION) or name in ("__set__", "_parse_to"):
+            # what `Operations` runs in a backward pass; and what reads the arguments of Module.to
             return func(*args, **options)
         if func is Tensor.get_device:
             return gpu.device(args[0]).index if gpu.device(args[0]) == CUDA else -1
