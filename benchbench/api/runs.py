@@ -195,10 +195,11 @@ def _without_data(suite: Any, only: str, data: Path, error: MissingData) -> Prev
 def _previewed(
     plan: Plan, cells: list[Cell], budget: float | None, processes: int | None
 ) -> Preview:
-    from benchbench.execution.evaluation_cost import WholeCost
+    from benchbench.execution.evaluation_cost import WholeCost, program_memory
     from benchbench.store.artifacts import enough_space
     from benchbench.suites.cost import affordable, sized, span, total
 
+    floor = program_memory(plan.machine.device)
     told, to_do, refused = WholeCost(plan, processes=processes), [], 0
     lines = []
     for cell in cells:
@@ -215,7 +216,7 @@ def _previewed(
         to_do.append(cell)
     fit = to_do if budget is None else affordable(told, to_do, budget)
     lines += [
-        f"{cell}: to run, about {span(cost.seconds)}, {sized(cost.memory + told.floor)} of memory, "
+        f"{cell}: to run, about {span(cost.seconds)}, {sized(cost.memory + floor)} of memory, "
         f"{sized(cost.disk)} on disk"
         for cell, cost in zip(fit, told.in_turn(fit), strict=True)
     ]
@@ -234,7 +235,7 @@ def _previewed(
     lines.append(
         f"{len(cells) - len(to_do) - refused} cached, {len(fit)} to run, {refused} cannot; "
         f"{told.stages(fit)} stages to train, about {span(whole.seconds)} on "
-        f"{plan.machine.name}, {sized(whole.memory + told.floor)} of memory, "
+        f"{plan.machine.name}, {sized(whole.memory + floor)} of memory, "
         f"{sized(whole.disk)} on disk"
         + (f"; {len(over)} over the budget of {span(budget)}" if budget is not None else "")
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchbench.diagnostics.geometry import Side, diagnose
 from benchbench.evaluation.criteria import common_key, in_common, validate
@@ -61,9 +62,9 @@ class Sizes:
 
     @property
     def bytes(self) -> int:
-        """Of the features, as they are kept and as what reads them joins them."""
+        """Of the features, as they are kept and as what reads them joins them, and of all pairs."""
         rows = 2 * self.unlabelled + self.val + self.test
-        return 2 * 4 * rows * self.width
+        return 2 * 4 * rows * self.width + 3 * 8 * min(self.target, FEW) ** 2
 
 
 def solving(rows: int, width: int, classes: int, lanes: int) -> float:
@@ -128,7 +129,6 @@ class WholeCost(Calibration):
     """
 
     def __init__(self, plan: Plan, **options: Any) -> None:
-        self.floor = held_memory(plan.machine.device)  # before anything was tried
         super().__init__(plan, **options)
         self._paces: dict[tuple[object, ...], float] = {}
 
@@ -167,6 +167,23 @@ class WholeCost(Calibration):
         if key not in self._paces:
             self._paces[key] = trial(readout, growth, tried) / growth(name, tried)
         return self._paces[key] * growth(name, sizes)
+
+
+def program_memory(device: torch.device) -> int:
+    """Bytes that this process holds of the device once all that a cell needs is loaded.
+
+    On the CPU that is the program and its libraries, which load a part of themselves at the first
+    step, and the data that were read.
+    """
+    if device.type == "cpu":
+        import timm  # noqa: F401
+
+        layer = nn.Conv2d(3, 8, 3)
+        layer(torch.zeros(2, 3, 8, 8)).sum().backward()
+        torch.optim.AdamW(layer.parameters(), fused=True).step()
+        for growth in (of_readout, of_validators, of_diagnostics):
+            trial("linear", growth, Sizes(40, 20, 40, 40, 20, 8, 2))
+    return held_memory(device)
 
 
 def held_by_fit(name: str, s: Sizes) -> int:
