@@ -238,7 +238,7 @@ MAY_WAIT = {  # where, and for what
 @pytest.mark.slow
 @pytest.mark.parametrize(("chain", "readout"), CELLS)
 def test_a_whole_cell_is_scored_and_mixes_nothing(tmp_path, chain, readout):
-    np.save(tmp_path / "e.npy", np.eye(3, 16, dtype=np.float32))
+    np.save(tmp_path / "e.npy", np.eye(3, 32, dtype=np.float32))
     readout = readout.replace("'E'", f"'{tmp_path / 'e.npy'}'")
     text = SUITE.replace("CHAIN", chain).replace("READOUT", readout)
     with PretendedGpu() as gpu:
