@@ -18,6 +18,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; befor
 import checkout  # before ours are imported
 import counting
 import pytest
+import torch
 from audiences import Silent
 from suites import TUNED
 from tiny import make_catalog, make_plan
@@ -25,6 +26,7 @@ from tiny import make_catalog, make_plan
 import benchbench
 from benchbench.execution.local import run_cells
 from benchbench.extension.catalog import Catalog
+from benchbench.extension.conformance.pretended_gpu import PretendedGpu, works
 
 ROOT = checkout.ROOT
 EXPECTED_SKIPS = tomllib.loads((ROOT / "tests" / "skips.toml").read_text())["skip"]
@@ -63,6 +65,25 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("skips that tests/skips.toml does not expect")
         for line in unexpected:
             terminalreporter.line(line)
+
+
+@pytest.fixture(autouse=True)
+def rehearsed(request):
+    """Where there is no GPU, one is pretended for a test that needs it, and must mix nothing.
+
+    What the marker is given says why a test cannot be rehearsed.
+    """
+    marker = request.node.get_closest_marker("gpu")
+    if marker is None or torch.cuda.is_available():
+        yield
+        return
+    if marker.args:
+        pytest.skip(f"no CUDA device, and none can be pretended: {marker.args[0]}")
+    if not works():
+        pytest.skip(f"no CUDA device, and none can be pretended with torch {torch.__version__}")
+    with PretendedGpu() as gpu:
+        yield
+    assert not gpu.seen.mixes, "; ".join(map(str, gpu.seen.mixes))
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text()
 BOARDS = (ROOT / "docs" / "boards.md").read_text()
+FIRST_GPU = (ROOT / "docs" / "first-gpu.md").read_text()
 
 
 def commands(text: str) -> list[str]:
@@ -39,7 +40,7 @@ def commands(text: str) -> list[str]:
 
 
 def test_every_command_in_the_documentation_exists_with_its_options():
-    found = commands(README) + commands(PLUGINS) + commands(BOARDS)
+    found = commands(README) + commands(PLUGINS) + commands(BOARDS) + commands(FIRST_GPU)
     assert len(found) >= 10
     for line in found:
         name, *words = shlex.split(line, comments=True)[1:]

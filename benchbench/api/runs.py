@@ -12,9 +12,9 @@ from benchbench.extension.errors import BadInput, MissingData
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from benchbench.execution.evaluation_cost import WholeCost
     from benchbench.execution.local import Audience
     from benchbench.leaderboard.results import Results
-    from benchbench.suites.cost import Calibration
     from benchbench.suites.plan import Plan
     from benchbench.suites.suite import Cell
 
@@ -66,10 +66,11 @@ def run(
 
     BadInput says what is wrong with the suite, its data, this machine or a plugin.
     """
+    from benchbench.execution.evaluation_cost import WholeCost
     from benchbench.execution.launchers import processes_here, run_on
     from benchbench.execution.local import run_cells
     from benchbench.store.artifacts import enough_space
-    from benchbench.suites.cost import Calibration, total
+    from benchbench.suites.cost import total
     from benchbench.suites.plan import DONE
     from benchbench.training.stop_signals import raised_by
 
@@ -98,7 +99,7 @@ def run(
         to_do = [cell for cell in cells if known[cell] not in DONE]
         for cell in to_do:
             plan.check(cell)
-        told = Calibration(
+        told = WholeCost(
             plan, timed=budget is not None, processes=processes_here(engine), ranks=ranks
         )
         for cell in [] if debug else to_do:  # by two tiny batches, at which no debugger should stop
@@ -145,8 +146,8 @@ def preview(
     files of the dataset are missing, the preview says which, and lists the cells of a suite that
     names its shifts. BadInput says what is wrong with the suite or a plugin.
     """
+    from benchbench.execution.evaluation_cost import WholeCost
     from benchbench.execution.launchers import processes_here
-    from benchbench.suites.cost import Calibration
 
     wanted = wanted_of(plugins, without_plugins, strict_plugins)
     try:
@@ -166,7 +167,7 @@ def preview(
             cells = chosen_cells(made.plan, only)
             for note in [one.sentence for one in made.objects.given] + made.plan.remarks(cells):
                 made.tell(note)
-            told = Calibration(made.plan, processes=processes_here(made.engine), ranks=ranks)
+            told = WholeCost(made.plan, processes=processes_here(made.engine), ranks=ranks)
             return _previewed(made.plan, cells, budget, told)
     except MissingData as error:
         return _without_data(suite, only, data_place(data), error)
@@ -196,10 +197,12 @@ def _without_data(suite: Any, only: str, data: Path, error: MissingData) -> Prev
     return Preview(tuple(lines), len(cells), error)
 
 
-def _previewed(plan: Plan, cells: list[Cell], budget: float | None, told: Calibration) -> Preview:
+def _previewed(plan: Plan, cells: list[Cell], budget: float | None, told: WholeCost) -> Preview:
+    from benchbench.execution.evaluation_cost import program_memory
     from benchbench.store.artifacts import enough_space
     from benchbench.suites.cost import affordable, sized, span, total
 
+    floor = program_memory(plan.machine.device)
     to_do, refused, lines = [], 0, []
     for cell in cells:
         try:
@@ -215,7 +218,7 @@ def _previewed(plan: Plan, cells: list[Cell], budget: float | None, told: Calibr
         to_do.append(cell)
     fit = to_do if budget is None else affordable(told, to_do, budget)
     lines += [
-        f"{cell}: to run, about {span(cost.seconds)}, {sized(cost.memory)} of memory, "
+        f"{cell}: to run, about {span(cost.seconds)}, {sized(cost.memory + floor)} of memory, "
         f"{sized(cost.disk)} on disk"
         for cell, cost in zip(fit, told.in_turn(fit), strict=True)
     ]
@@ -234,7 +237,8 @@ def _previewed(plan: Plan, cells: list[Cell], budget: float | None, told: Calibr
     lines.append(
         f"{len(cells) - len(to_do) - refused} cached, {len(fit)} to run, {refused} cannot; "
         f"{told.stages(fit)} stages to train, about {span(whole.seconds)} on "
-        f"{plan.machine.name}, {sized(whole.memory)} of memory, {sized(whole.disk)} on disk"
+        f"{plan.machine.name}, {sized(whole.memory + floor)} of memory, "
+        f"{sized(whole.disk)} on disk"
         + (f"; {len(over)} over the budget of {span(budget)}" if budget is not None else "")
     )
     fault = None

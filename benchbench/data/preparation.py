@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,8 +44,9 @@ Report = Callable[[int, int], None]  # rows decoded, rows in all
 Stat = tuple[str, int, int]  # a path, its size in bytes, its time of change in nanoseconds
 
 LOOKED_AT = 5000  # image files whose size and time are compared whenever a pack is opened
-BLOCK = 64  # rows that are decoded, and written, before anybody is told
-SYNC_EVERY = 8_000_000  # bytes after which what was written is made to reach the disk, and noted
+ASKED = 16, 64  # threads that ask for files' sizes, since a network answers late; files of each
+BLOCK = max(64, 16 * (os.cpu_count() or 1))  # rows decoded, and written, before anybody is told
+SYNC_EVERY = 5.0  # seconds after which what was written is made to reach the disk, and noted
 
 
 def prepared(
@@ -209,6 +211,26 @@ def _stat(path: str) -> Stat:
     return path, status.st_size, status.st_mtime_ns
 
 
+def stats_of(files: ImageFiles) -> Iterator[Stat]:
+    """Of every file, in order. BadInput names the first that cannot be read."""
+    root, (threads, each) = files.root.resolve(), ASKED
+
+    def some(start: int) -> list[Stat]:
+        stats = []
+        for path in files.paths[start : start + each]:
+            try:
+                stats.append(_stat(f"{root}{os.sep}{path}"))
+            except OSError as error:
+                raise BadInput(f"image {root / path} cannot be read: {error.strerror}") from None
+        return stats
+
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(files), threads * each):
+            end = min(start + threads * each, len(files))
+            for stats in pool.map(some, range(start, end, each)):
+                yield from stats
+
+
 def changed_file(files: Sequence[Sequence[Any]]) -> str | None:
     """The first file that is not as it was."""
     for path, size, changed in files:
@@ -264,8 +286,7 @@ def too_large(files: ImageFiles, folder: Path) -> bool:
     free = shutil.disk_usage(folder).free
     if files.reader or bytes_of(files) <= free:
         return False
-    root = files.root.resolve()
-    return sum(_stat(f"{root}{os.sep}{path}")[1] for path in files.paths) < 0.9 * free
+    return sum(size for _, size, _ in stats_of(files)) < 0.9 * free
 
 
 def _keep(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
@@ -331,13 +352,8 @@ def listed(files: ImageFiles, folder: Path) -> Path:
         source = inspect.getsourcefile(files.reader)
         code = hashlib.sha256(Path(source).read_bytes() if source else b"").hexdigest()
         how += [files.reader.__qualname__, code, files.channels]
-    root = files.root.resolve()
-    listing = hashlib.sha256(os.fsencode(f"{how}\0{root}\n"))
-    for path in files.paths:
-        try:
-            _, size, changed = _stat(f"{root}{os.sep}{path}")
-        except OSError as error:
-            raise BadInput(f"image {root / path} cannot be read: {error.strerror}") from None
+    listing = hashlib.sha256(os.fsencode(f"{how}\0{files.root.resolve()}\n"))
+    for path, (_, size, changed) in zip(files.paths, stats_of(files), strict=True):
         listing.update(os.fsencode(path) + f"\0{size}\0{changed}\n".encode())
     return folder / f"{listing.hexdigest()[:32]}.npy"
 
@@ -387,7 +403,7 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
     head = _header(kind, (count, *shape))
     broken: dict[int, BadInput] = {}
     deep: list[int] = []
-    waiting = 0  # bytes that may not be on disk yet
+    synced = time.monotonic()
 
     def read(place: np.ndarray, row: int) -> None:
         try:
@@ -396,16 +412,16 @@ def _decode(files: ImageFiles, target: Path, note: Path, report: Report) -> None
             broken[row] = error
 
     def keep(block: np.ndarray, end: int) -> None:
-        nonlocal waiting
-        waiting += file.write(block.data)
+        nonlocal synced
+        file.write(block.data)
         digest.update(block.data)
-        if waiting >= SYNC_EVERY or end == count:
+        if time.monotonic() - synced >= SYNC_EVERY or end == count:
             file.flush()
             os.fsync(file.fileno())
             scratch = progress.with_suffix(".part")
             scratch.write_text(f"{end}")
             scratch.replace(progress)
-            waiting = 0
+            synced = time.monotonic()
 
     try:
         with writing(f"store {store}"):

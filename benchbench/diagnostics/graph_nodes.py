@@ -1,6 +1,6 @@
 """The nodes of the connectivity graph: a class in a domain, with rows to learn from and to test."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,6 +31,13 @@ class Node:
         return self.label, self.domain, self.half
 
 
+def grouped(labels: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Each label of int64 [N], ascending, and the places where it is, ascending: by one sort."""
+    found, counts = labels.unique(return_counts=True)
+    places = labels.argsort(stable=True).split(counts.tolist())
+    yield from zip(found.tolist(), places, strict=True)
+
+
 def nodes_of(
     pack: Pack, domains: Sequence[str], labels: Tensor, seed: int
 ) -> tuple[list[Node], list[str]]:
@@ -43,25 +50,23 @@ def nodes_of(
     nodes, poor = [], []
     for name in domains:
         number = pack.domain_names.index(name)
-        here = (pack.domains == number) & (labels >= 0)
-        split = pack.split
-        if not all((here & (split == part)).any() for part in (TRAIN, VAL, TEST)):
-            split = split.clone()
-            split[here] = draw_split(
-                labels[here], pack.domains[here], None, pack.domain_names, seed
-            )
+        rows = ((pack.domains == number) & (labels >= 0)).nonzero().flatten()
+        split, of_rows = pack.split[rows], labels[rows]
+        if not all((split == part).any() for part in (TRAIN, VAL, TEST)):
+            split = draw_split(of_rows, pack.domains[rows], None, pack.domain_names, seed)
         mine = []
-        for label in labels[here].unique().tolist():
-            inside = here & (labels == label)
-            parts = [(inside & (split == s)).nonzero().flatten() for s in (TRAIN, VAL, TEST)]
-            if min(map(len, parts)) < LEAST:
-                sizes = ", ".join(str(len(part)) for part in parts)
+        for label, places in grouped(of_rows):
+            inside = split[places]
+            train, val, test = (rows[places[inside == s]] for s in (TRAIN, VAL, TEST))
+            sizes = len(train), len(val), len(test)
+            if min(sizes) < LEAST:
                 poor.append(
                     f"class {pack.class_names[label]!r} of domain {name!r} is left out: it has "
-                    f"{sizes} labelled rows for training, validation and test; {LEAST} are needed"
+                    f"{', '.join(map(str, sizes))} labelled rows for training, validation "
+                    f"and test; {LEAST} are needed"
                 )
                 continue
-            mine.append(Node(label, number, *parts))
+            mine.append(Node(label, number, train, val, test))
         if not mine:
             raise BadInput(f"domain {name!r} has no class with {LEAST} labelled rows in each split")
         nodes += mine

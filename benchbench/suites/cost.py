@@ -69,10 +69,9 @@ class Calibration:
     Memory comes from two tiny batches, before a step of the full size is timed: what cannot fit is
     never tried. ``processes`` share the device's memory; None is for cells that run elsewhere,
     where memory is not known. ``ranks`` train a stage together, each on a device of its own, or all
-    of them on the CPU. Left out are the time and memory of fitting readouts and of
-    diagnosing, which depend on what the features will be; buffers that libraries keep for
-    themselves; and what is spared by going on from a checkpoint. With ``timed=False`` seconds are
-    left out, too.
+    of them on the CPU. Left out are what follows features, for which there is `WholeCost`; buffers
+    that libraries keep for themselves; and what is spared by going on from a checkpoint. With
+    ``timed=False`` seconds are left out, too.
     """
 
     def __init__(
@@ -149,10 +148,17 @@ class Calibration:
                     found[kind] = name, steps, *found[kind][2:]
         return [*found.values()]
 
+    def states(self, cell: Cell) -> list[str]:
+        """The keys of the encoders that are read off: that of the end, and snapshots'."""
+        links = self.plan.links(cell)
+        steps = links[-1].snapshots if links else ()
+        return [self.plan.encoder_key(cell), *(links[-1].snapshot_key(step) for step in steps)]
+
     def _encoded(self, cell: Cell) -> dict[str, str]:
         """The keys of the features that are missing, and whose they are."""
         plan, shift = self.plan, cell.shift
-        wanted = [(plan.encoder_key(cell), d) for d in (*shift.sources, *shift.targets)]
+        domains = (*shift.sources, *shift.targets)
+        wanted = [(key, domain) for key in self.states(cell) for domain in domains]
         for link in self.plan.missing(cell):
             if self._wants_probe(cell, link):
                 wanted += [(link.start, domain) for domain in cell.labelled]

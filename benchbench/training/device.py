@@ -112,6 +112,22 @@ def available_memory() -> int:
     return int(told[1]) * 1024 if told else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def held_memory(device: torch.device) -> int:
+    """Bytes of the device that this process holds already; of the CPU those of the whole process.
+
+    There it is what the program itself takes, and the data that it has read.
+    """
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device)
+    try:
+        told = re.search(r"^VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    except OSError:
+        told = None
+    return (
+        int(told[1]) * 1024 if told else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+
+
 def left_by_groups(
     own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> list[int]:

@@ -1,6 +1,7 @@
 """Colours of stained tissue."""
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -27,12 +28,18 @@ def stain_jitter(task: Task, *, sigma: float = 0.1, p: float = 1.0) -> Callable[
     mix = torch.tensor(STAINS)
     unmix = torch.linalg.inv(mix)
 
+    @cache
+    def matrices(device: torch.device) -> tuple[Tensor, Tensor]:
+        """Copied once: a copy makes the host wait for the device."""
+        return unmix.to(device), mix.to(device)
+
     def jitter(images: Tensor) -> Tensor:
         shape = (2, len(images), 3, 1, 1)
         scale, shift = (2 * torch.rand(shape, device=images.device) - 1) * sigma
         density = -images.clamp(min=1e-6).log10()
-        stains = torch.einsum("bchw,cs->bshw", density, unmix.to(images.device))
-        density = torch.einsum("bshw,sc->bchw", stains * (1 + scale) + shift, mix.to(images.device))
+        apart, together = matrices(images.device)
+        stains = torch.einsum("bchw,cs->bshw", density, apart)
+        density = torch.einsum("bshw,sc->bchw", stains * (1 + scale) + shift, together)
         hit = torch.rand(len(images), 1, 1, 1, device=images.device) < p
         return torch.where(hit, (10**-density).clamp(0, 1), images)
 

@@ -82,9 +82,20 @@ def operations_at(strength: float, height: int, width: int, fill: float) -> list
         adjusted(operations.adjust_sharpness),
         lambda images: as_bytes(functional.posterize, images, bits),
         lambda images: operations.invert_where(images >= 1 - strength, images),
-        lambda images: functional.autocontrast(images),
+        autocontrast,
         lambda images: as_bytes(functional.equalize, images),
     ]
+
+
+def autocontrast(images: Tensor) -> Tensor:
+    """Each channel stretched to [0, 1], unless it is of one value: torchvision's, bit for bit.
+
+    Its own assigns by an index of truth values, for which the host waits for the device.
+    """
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    flat = high == low
+    spread = torch.where(flat, 1.0, high - low)
+    return images.sub(torch.where(flat, 0.0, low)).div_(spread).clamp_(0, 1)
 
 
 def as_bytes(change: Callable[..., Tensor], images: Tensor, *options: int) -> Tensor:

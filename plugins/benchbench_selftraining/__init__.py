@@ -17,3 +17,8 @@ def benchbench_objectives() -> dict[str, Callable[..., Objective]]:
         "pseudo_label": PseudoLabel,
         "sentry": SENTRY,
     }
+
+
+benchbench_expected_failures = {
+    "bnm": {"no_waits": "eigenvectors are found by an iteration that says whether it converged"}
+}

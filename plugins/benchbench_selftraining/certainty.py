@@ -62,6 +62,24 @@ class BNM(Supervised):
 
 
 def batch_nuclear_norm(logits: Tensor, chosen: Tensor) -> Tensor:
-    """The sum of singular values of the probabilities of the n ``chosen`` rows, over n."""
+    """The sum of singular values of the probabilities of the n ``chosen`` rows, over n.
+
+    It is the inner product with the polar factor, which is its gradient, too (Watson 1992,
+    doi:10.1016/0024-3795(92)90407-2).
+    """
     p = logits.softmax(1) * chosen[:, None]
-    return torch.linalg.matrix_norm(p, "nuc") / chosen.sum().clamp(min=1)
+    return (p * polar_factor(p.detach())).sum() / chosen.sum().clamp(min=1)
+
+
+def polar_factor(p: Tensor) -> Tensor:
+    """U Vᵀ of p = U S Vᵀ [B, K], without what belongs to a singular value of zero.
+
+    From the eigenvectors of the smaller of pᵀp and ppᵀ, in float64: of float32 they keep all the
+    digits, and take a GPU far less time than singular vectors do.
+    """
+    tall = (p if p.shape[0] >= p.shape[1] else p.T).double()
+    squares, vectors = torch.linalg.eigh(tall.T @ tall)
+    noise = squares[-1] * len(squares) * torch.finfo(torch.float64).eps
+    inverse = torch.where(squares > noise, squares.clamp(min=1e-300).rsqrt(), 0.0)
+    polar = (tall @ (vectors * inverse) @ vectors.T).to(p.dtype)
+    return polar if p.shape[0] >= p.shape[1] else polar.T

@@ -1,6 +1,7 @@
 """Augmentations of texts: words that go, words that stand for each other, a part for the whole."""
 
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -75,11 +76,17 @@ def synonyms(task: Task, *, p: float = 0.2, file: str = "", sha256: str = "") ->
         table[number, : len(words)] = torch.tensor(sorted(words))
         counts[number] = len(words)
 
+    @cache
+    def tables(device: torch.device) -> tuple[Tensor, Tensor]:
+        """Copied once: a copy makes the host wait for the device."""
+        return counts.to(device), table.to(device)
+
     def replace(tokens: Tensor) -> Tensor:
         luck = torch.rand(*tokens.shape, 2, device=tokens.device)
         words = tokens.clamp(min=0)
-        many = counts.to(tokens.device)[words].masked_fill(tokens == PADDING, 0)
-        other = table.to(tokens.device)[words, (luck[..., 1] * many).long()]
+        counted, listed = tables(tokens.device)
+        many = counted[words].masked_fill(tokens == PADDING, 0)
+        other = listed[words, (luck[..., 1] * many).long()]
         return torch.where((luck[..., 0] < p) & (many > 0), other, tokens)
 
     return replace

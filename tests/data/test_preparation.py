@@ -1,5 +1,6 @@
 """Data are decoded once, whatever happens meanwhile, and opened without a look at the images."""
 
+import hashlib
 import json
 import os
 import signal
@@ -256,6 +257,23 @@ def test_a_note_of_rows_that_are_not_there_is_not_believed(data, store, said):
     place.with_suffix(".decoding").write_bytes(b"")
     assert module.decoded(files, place.parent, silent)[1] == whole[1]
     assert torch.equal(module.opened(place), module.opened(whole[0]))
+
+
+@pytest.mark.parametrize("asked", [(1, 1), (3, 4), (16, 64)])
+def test_files_are_listed_in_order_however_many_are_asked_for_at_once(
+    data, tmp_path, monkeypatch, asked
+):
+    monkeypatch.setattr(module, "ASKED", asked)
+    files, folder = data.inputs, tmp_path / "images"
+    wanted = hashlib.sha256(f"[16]\0{folder}\n".encode())
+    for path in files.paths:
+        of = (folder / path).stat()
+        wanted.update(f"{path}\0{of.st_size}\0{of.st_mtime_ns}\n".encode())
+    assert module.listed(files, tmp_path).name == f"{wanted.hexdigest()[:32]}.npy"
+    for row in (9, 21):
+        (folder / f"{row}.png").unlink()
+    with pytest.raises(BadInput, match=r"images/9.png cannot be read: No such file"):
+        module.listed(files, tmp_path)
 
 
 def test_pixels_belong_to_the_code_of_their_reader(data, store, tmp_path, monkeypatch):

@@ -359,6 +359,9 @@ def test_a_domain_in_one_split_is_split_anew_and_the_others_are_not(split):
         assert len(node.train) + len(node.val) + len(node.test) == 40
         assert (node.domain == 1) == (not torch.equal(node.test, other.test))
         assert min(len(node.val), len(node.test)) >= LEAST
+        rows = torch.cat([node.train, node.val, node.test])
+        assert (pack.labels[rows] == node.label).all()
+        assert (pack.domains[rows] == node.domain).all()
 
 
 def test_halves_share_no_row_and_nothing_is_lost():

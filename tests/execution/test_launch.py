@@ -397,7 +397,7 @@ def test_a_store_whose_claims_cannot_be_written_is_told_in_a_sentence(tmp_path):
     assert Claims(tmp_path).signs() == {}
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu("its processes would have none")
 @pytest.mark.parametrize("options", [("--ranks", "1"), ("--launch", "local:2"), ("--compile",)])
 def test_on_a_gpu_a_suite_is_scored(tmp_path, options):
     """Two processes share one device; as many ranks as there are devices train a stage."""

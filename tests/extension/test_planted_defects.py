@@ -349,6 +349,14 @@ class OnTheCPU(Spread):
         return F.cross_entropy(z0 @ z1.T, torch.arange(len(z0)))
 
 
+class AsksTheLoss(Spread):
+    """Branches on a value."""
+
+    def forward(self, encoder, batch):
+        loss = super().forward(encoder, batch)
+        return loss if loss > 0.1 else 0.5 * loss
+
+
 class NoHalf(Spread):
     """Adds what is bf16 under autocast to what is not."""
 
@@ -695,6 +703,13 @@ class MeanOnTheCPU(Plain):
         return super().forward(images - self.mean[:, None, None])
 
 
+class DropsZeros(Plain):
+    """Picks values by a condition."""
+
+    def forward(self, images):
+        return super().forward(images) + images[images > 0].mean()
+
+
 class Downloads(Plain):
     """Fetches weights behind the user's back, and goes on without them."""
 
@@ -808,6 +823,15 @@ class FactorOnTheCPU(Dim):
 
     def __call__(self, images):
         return images * torch.rand(len(images), 1, 1, 1)
+
+
+class Saturates(Dim):
+    """Sets the values that meet a condition."""
+
+    def __call__(self, images):
+        seen = super().__call__(images).clone()
+        seen[seen > 0.9] = torch.rand(int((seen > 0.9).sum()), device=images.device)
+        return seen
 
 
 class RGBOnly(Dim):
@@ -998,6 +1022,7 @@ DEFECTS = [
     ("objective", KeepsTheEncoder, "encoder_not_kept", "use the encoder that forward gets"),
     ("objective", NotPicklable, "copies", "keep no lambdas"),
     ("objective", OnTheCPU, "devices", "make it with device=images.device"),
+    ("objective", AsksTheLoss, "no_waits", r"waits .*reads a value, at .*test_planted_.*py:\d+"),
     ("objective", NoHalf, "autocast", "cast with .float"),
     ("objective", ProcessRandom, "two_processes", "draw nothing from the rank, the clock"),
     ("objective", NoObjective, "contract", "derive it from benchbench.Objective"),
@@ -1039,6 +1064,7 @@ DEFECTS = [
     ("encoder", Constant, "sees_the_image", "does not depend on the input"),
     ("encoder", NoHalfEncoder, "autocast", "cast where types must agree"),
     ("encoder", MeanOnTheCPU, "devices", "keep it with register_buffer"),
+    ("encoder", DropsZeros, "no_waits", r"shape depends on values, at .*\.py:\d+\); leave values"),
     ("encoder", Downloads, "offline", "reaches for the network: .*example.org.* BadInput"),
     ("encoder", WritesCache, "own_folder", "it writes to .*planted-cache; keep to memory"),
     ("encoder", SharedCopy, "copies", "shares its weights with the original"),
@@ -1054,6 +1080,7 @@ DEFECTS = [
     ("augmentation", SmallOnly, "contract", "raises RuntimeError: The size of tensor"),
     ("augmentation", BatchMean, "rows_apart", r"dims \(1, 2, 3\), never over dim 0"),
     ("augmentation", FactorOnTheCPU, "devices", "make it with device=images.device"),
+    ("augmentation", Saturates, "no_waits", "choose with torch.where"),
     ("augmentation", SqueezesViews, "short_batches", "do not squeeze the batch away"),
     ("augmentation", RGBOnly, "channels", "or raise BadInput in the factory"),
     ("dataset", duplicated_row, "no_row_twice", r"\(left, train\) and .* drop one"),

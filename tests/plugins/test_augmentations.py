@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 from benchbench import BadInput, Task
 from benchbench_augmentations import benchbench_augmentations, operations
 from benchbench_augmentations.simple import draw_boxes
-from benchbench_augmentations.strong import operations_at
+from benchbench_augmentations.strong import autocontrast, operations_at
 
 SHAPES = [(1, 32, 32), (3, 32, 32), (3, 64, 48), (3, 7, 10)]
 FACTORIES = benchbench_augmentations()
@@ -246,6 +246,13 @@ def test_operations_of_randaugment_are_torchvisions(name, magnitude):
     for image, mine in zip(images, ours, strict=True):
         both = [wanted.float() for wanted in theirs_of_two_ways(name, magnitude, image)]
         assert min((mine - wanted).abs().max() for wanted in both) <= 2.01  # it rounds twice
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_contrast_is_stretched_as_torchvision_does_bit_for_bit(channels):
+    images = make_images(6, (channels, 24, 32)) * 0.7 + 0.1
+    images[1], images[2, 0], images[3] = 0.25, 0.5, 0.0
+    assert torch.equal(autocontrast(images), reference.autocontrast(images))
 
 
 @pytest.mark.parametrize("way", [1, -1])

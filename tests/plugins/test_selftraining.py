@@ -30,6 +30,31 @@ def test_the_nuclear_norm_is_largest_for_certain_and_balanced_predictions():
         assert batch_nuclear_norm(worse, ALL).item() < largest - 1e-3
 
 
+@pytest.mark.parametrize(("rows", "classes"), [(512, 182), (40, 65), (9, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_nuclear_norm_and_its_gradient_are_those_of_singular_values(rows, classes, dtype):
+    logits = 3 * normal(rows, classes).to(dtype)
+    chosen, ours, theirs = torch.arange(rows) % 3 > 0, logits.clone(), logits.clone()
+    norm = batch_nuclear_norm(ours.requires_grad_(), chosen)
+    p = theirs.requires_grad_().softmax(1)[chosen]
+    wanted = torch.linalg.matrix_norm(p, "nuc") / chosen.sum()
+    norm.backward()
+    wanted.backward()
+    near = 1e-5 if dtype == torch.float32 else 1e-12
+    assert norm.item() == pytest.approx(wanted.item(), rel=near)
+    assert (ours.grad - theirs.grad).norm() <= near * theirs.grad.norm()
+
+
+def test_the_nuclear_norm_of_rows_that_are_alike_has_a_gradient():
+    """Singular values of zero have none of their own; the others' is that of the norm of one."""
+    logits = normal(1, 5).expand(8, 5).clone().requires_grad_()
+    norm = batch_nuclear_norm(logits, torch.ones(8).bool())
+    norm.backward()
+    assert norm.item() == pytest.approx((logits.softmax(1).norm() / 8).item())
+    (wanted,) = torch.autograd.grad(logits.softmax(1).norm() / 8, logits)
+    assert torch.allclose(logits.grad, wanted)
+
+
 @pytest.mark.parametrize("loss", [lambda x, c: class_confusion(x, c, 2.5), batch_nuclear_norm])
 def test_no_unlabelled_row_means_no_loss(loss):
     assert loss(CERTAIN, ~ALL).item() == 0

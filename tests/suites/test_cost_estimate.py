@@ -12,6 +12,7 @@ from suites import SMALL
 from tiny import SUITE
 
 from benchbench.cli import main
+from benchbench.execution import evaluation_cost
 from benchbench.execution.local import run_cells
 from benchbench.execution.progress import Progress
 from benchbench.extension.contracts import Rows, Task
@@ -387,13 +388,14 @@ def invoke(tmp_path):
 
 def test_a_dry_run_tells_time_memory_and_disk(invoke):
     status, out, _ = invoke("--dry-run")
-    figures = r"about \d+ s, \d+(\.\d)? MB of memory, \d+(\.\d)? MB on disk"
+    figures = r"about \d+ s, \d+\.\d GB of memory, \d+(\.\d)? MB on disk"
     assert status == 0
     simclr, erm, whole = out.splitlines()
     assert re.fullmatch(f"simclr · scans > photos · seed 0: to run, {figures}", simclr)
     assert re.fullmatch(f"erm · scans > photos · seed 0: to run, {figures}", erm)
     assert re.match("0 cached, 2 to run, 0 cannot; 2 stages to train, about ", whole)
-    assert re.search(r", \d+(\.\d)? MB of memory, \d+(\.\d)? MB on disk$", whole)
+    (memory,) = re.findall(r", (\d+\.\d) GB of memory, \d+(?:\.\d)? MB on disk$", whole)
+    assert float(memory) > 0.3, "the program itself, and its libraries"
 
 
 def test_a_dry_run_says_what_cannot_fit_and_a_run_does_not_begin(invoke, monkeypatch, tmp_path):
@@ -418,6 +420,7 @@ def test_a_budget_runs_what_fits(invoke, monkeypatch):
     paces = {"simclr": 4.0, "erm": 2.0}
     monkeypatch.setattr(cost, "pace_of", lambda c, link, p: Pace(0.0, paces[c.method.name]))
     monkeypatch.setattr(cost, "seconds_per_row", lambda encoder, plan: 0.0)
+    monkeypatch.setattr(evaluation_cost, "trial", lambda readout, growth, sizes: 0.0)
     status, out, _ = invoke("--dry-run", "--budget", "10s")
     assert status == 0
     assert "erm · scans > photos · seed 0: to run, about 6 s" in out

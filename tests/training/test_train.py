@@ -214,6 +214,26 @@ def test_on_a_gpu_what_is_fetched_ahead_is_what_lies_there(catalog, tmp_path):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("objective", ["simclr", "byol", "dino", "dann", "vada", "fixmatch"])
+def test_on_a_gpu_no_step_waits_for_the_device(catalog, tmp_path, objective, ahead):
+    """CUDA itself says where the host waits; the first step and the last may."""
+    run, modes = OnGpu(catalog, tmp_path, objective, ahead=ahead), {1: "error", 6: "default"}
+
+    def watch(done, loss):
+        if done in modes:
+            torch.cuda.set_sync_debug_mode(modes[done])
+
+    try:
+        run.train("bf16", watch=watch)
+        torch.cuda.set_sync_debug_mode("error")
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            float(torch.ones(1, device="cuda"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu("torch.compile asks the device itself")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_on_a_gpu_a_compiled_run_has_the_losses_of_the_other(catalog, tmp_path, precision):
     eager, compiled = (OnGpu(catalog, tmp_path, "simclr") for _ in range(2))

@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from benchbench.extension.conformance.fixtures import (
     texts,
     told,
 )
+from benchbench.extension.conformance.pretended_gpu import Seen
 from benchbench.extension.conformance.side_effects import settings
 from benchbench.extension.contracts import Batch, Task
 from benchbench.extension.errors import BadInput
@@ -285,25 +285,22 @@ def any_channels(attempt: Callable[[int], object], remedy: str) -> None:
         raise Skip("; ".join(refused))
 
 
-def on_meta(call: Callable[[], object]) -> None:
-    """Run on tensors of the device "meta"; Broken if something was left on the CPU."""
-    autocast = torch.autocast
+def on_one_device(seen: Seen) -> None:
+    """Broken if something was left on the CPU."""
+    for finding in seen.mixes:
+        raise Broken(
+            f"{finding}: a tensor stays on the CPU; make it with device=images.device, or keep it "
+            "with register_buffer"
+        )
 
-    def for_meta(device_type: str, *args: Any, **options: Any) -> torch.autocast:
-        return autocast("cpu" if device_type == "meta" else device_type, *args, **options)
 
-    try:
-        with patch.object(torch, "autocast", for_meta):  # torch's own does not know "meta"
-            call()
-    except Exception as error:
-        if any(words in str(error) for words in ("on the expected device", "same device")):
-            raise Broken(
-                f"{told(error)}: a tensor stays on the CPU; make it with device=images.device, "
-                "or keep it with register_buffer"
-            ) from None
-        if isinstance(error, NotImplementedError) or "meta tensor" in str(error):
-            raise Skip(f"it reads values back, which waits for the device: {told(error)}") from None
-        raise
+def without_waits(seen: Seen) -> None:
+    """Broken if the host waits for the device, which then idles."""
+    for finding in seen.waits:
+        raise Broken(
+            f"it waits for the device ({finding}); leave values in tensors, choose with "
+            "torch.where, and keep constants with register_buffer"
+        )
 
 
 CHECKS = (

@@ -15,6 +15,7 @@ from benchbench.extension.conformance.fixtures import (
     close,
     told,
 )
+from benchbench.extension.conformance.pretended_gpu import PretendedGpu, Seen
 from benchbench.extension.constants import PADDING
 
 
@@ -147,9 +148,25 @@ def channels(subject: Subject) -> None:
 
 
 def devices(subject: Subject) -> None:
-    """What it draws and computes lies where the batch lies. Tried on torch's "meta" device."""
+    """What it draws and computes lies where the batch lies. Tried on a pretended GPU."""
+    all_kinds.on_one_device(subject.rehearsed(lambda gpu: on_gpu(subject, gpu)))
+
+
+def no_waits(subject: Subject) -> None:
+    """Making views never waits for the device to read a value. Tried on a pretended GPU."""
+    all_kinds.without_waits(subject.rehearsed(lambda gpu: on_gpu(subject, gpu)))
+
+
+def on_gpu(subject: Subject, gpu: PretendedGpu) -> Seen:
+    """The mixes of two calls, and the waits of the second."""
     augment = subject.build(all_kinds.task_for(subject))
-    all_kinds.on_meta(lambda: augment(all_kinds.inputs_for(subject).to("meta")))
+    inputs = all_kinds.inputs_for(subject).to("cuda")
+    gpu.new()
+    seen = []
+    for seed in range(2):
+        view(subject, inputs, seed, augment)
+        seen.append(gpu.new())
+    return Seen(seen[0].mixes + seen[1].mixes, seen[1].waits)
 
 
 CHECKS = (
@@ -161,4 +178,5 @@ CHECKS = (
     short_batches,
     channels,
     devices,
+    no_waits,
 )

@@ -21,6 +21,7 @@ from benchbench.extension.conformance.fixtures import (
     short_run,
     told,
 )
+from benchbench.extension.conformance.pretended_gpu import PretendedGpu, Seen
 from benchbench.extension.conformance.resumption import resumed_as_uninterrupted
 
 
@@ -179,9 +180,25 @@ def autocast(subject: Subject) -> None:
 
 
 def devices(subject: Subject) -> None:
-    """What it computes with lies where its input lies. Tried on torch's "meta" device."""
-    encoder = built(subject).to("meta")
-    all_kinds.on_meta(lambda: encoder(all_kinds.inputs_for(subject).to("meta")))
+    """What it computes with lies where its input lies. Tried on a pretended GPU."""
+    all_kinds.on_one_device(subject.rehearsed(lambda gpu: on_gpu(subject, gpu)))
+
+
+def no_waits(subject: Subject) -> None:
+    """Encoding never waits for the device to read a value. Tried on a pretended GPU."""
+    all_kinds.without_waits(subject.rehearsed(lambda gpu: on_gpu(subject, gpu)))
+
+
+def on_gpu(subject: Subject, gpu: PretendedGpu) -> Seen:
+    """The mixes of two passes there and back, and the waits of the second."""
+    encoder = built(subject).to("cuda")
+    inputs = all_kinds.inputs_for(subject).to("cuda")
+    gpu.new()
+    seen = []
+    for _ in range(2):
+        encoder(inputs).sum().backward()
+        seen.append(gpu.new())
+    return Seen(seen[0].mixes + seen[1].mixes, seen[1].waits)
 
 
 def copies(subject: Subject) -> None:
@@ -212,6 +229,7 @@ CHECKS = (
     short_batches,
     autocast,
     devices,
+    no_waits,
     copies,
     state_is_complete,
     resumes,

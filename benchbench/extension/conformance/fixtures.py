@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchbench.data.batches import Feed
+from benchbench.data.batches import Feed, resident
 from benchbench.data.dataset_loading import check_files
 from benchbench.data.pack import Pack, in_memory
 from benchbench.data.preparation import prepare
 from benchbench.extension.catalog import Choice, Entry
+from benchbench.extension.conformance.pretended_gpu import PretendedGpu, Seen, works
 from benchbench.extension.conformance.side_effects import unguarded
-from benchbench.extension.constants import PADDING, TEST, TRAIN, VAL
+from benchbench.extension.constants import PADDING, TEST, TRAIN, VAL, Optimizer, Precision
 from benchbench.extension.contracts import DomainData, Objective, Task, begun
 from benchbench.extension.errors import BadInput
 from benchbench.store.artifacts import Store
 from benchbench.training.budget import Budget
-from benchbench.training.loop import Augment, Checkpoints, Views, train
+from benchbench.training.loop import Augment, Checkpoints, Views, Watch, train
 from benchbench.training.seeds import derive_seed
 
 SIDE = 16  # of the images, in pixels
@@ -132,6 +133,17 @@ class Subject:
         """Encoder and objective after the same run, for one check, which may change them."""
         self.left(run)
         return self.cache.pop("trained", None) or run()
+
+    def rehearsed(self, trial: Callable[[PretendedGpu], Seen]) -> Seen:
+        """What a trial on a pretended GPU finds, made once. Skip where torch lets none be."""
+
+        def made() -> Seen:
+            if not works():
+                raise Skip(f"a GPU cannot be pretended with torch {torch.__version__}")
+            with PretendedGpu() as gpu:
+                return trial(gpu)
+
+        return self._kept("rehearsed", made)
 
     def _kept(self, name: str, make: Callable[[], Any]) -> Any:
         """What was made, or the error of the first try."""
@@ -316,7 +328,11 @@ def short_run(
     steps: int = STEPS,
     batch: int = BATCH,
     lr: float = 0.01,
+    optimizer: Optimizer = "adamw",
+    precision: Precision = "fp32",
+    device: str = "cpu",
     augment: Augment | None = None,
+    watch: Watch | None = None,
     checkpoints: Checkpoints | None = None,
     resume: Mapping[str, Tensor] | None = None,
 ) -> Trained:
@@ -324,19 +340,21 @@ def short_run(
     pack = pack or packed(bars())
     source, target = pack.domain_names[:2]
     torch.manual_seed(derive_seed(seed, "encoder"))
-    encoder = make_encoder(pack.task)
+    there = torch.device(device)
+    encoder = make_encoder(pack.task).to(there)
     torch.manual_seed(derive_seed(seed, "objective"))
-    objective = begun(make_objective(encoder, pack.task), encoder, pack.task)
-    device = torch.device("cpu")
-    feed = Feed(pack, pack.inputs, (source, target), (source,), batch, seed, device)
+    objective = begun(make_objective(encoder, pack.task), encoder, pack.task).to(there)
+    inputs = resident(pack.inputs, there)
+    feed = Feed(pack, inputs, (source, target), (source,), batch, seed, there)
     losses = train(
         encoder,
         objective,
         Views(augment or jittered, small=shrunk),
         feed,
-        Budget(steps, batch, lr, weight_decay=1e-4, warmup=0.1),
+        Budget(steps, batch, lr, weight_decay=1e-4, warmup=0.1, optimizer=optimizer),
         seed,
-        precision="fp32",
+        precision=precision,
+        watch=watch,
         checkpoints=checkpoints,
         resume=resume,
     )

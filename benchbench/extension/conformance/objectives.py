@@ -1,6 +1,7 @@
 """Checks of objectives."""
 
 import copy
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from benchbench.extension.conformance.fixtures import (
     told,
     with_noise,
 )
+from benchbench.extension.conformance.pretended_gpu import PretendedGpu, Seen
 from benchbench.extension.conformance.resumption import resumed_as_uninterrupted
 from benchbench.extension.conformance.two_processes import two_processes_as_one
 from benchbench.extension.contracts import Batch, Objective, Task, as_read, begun
@@ -380,12 +382,31 @@ def autocast(subject: Subject) -> None:
 
 
 def devices(subject: Subject) -> None:
-    """What it computes with lies where the batch lies. Tried on torch's "meta" device."""
-    encoder, objective = built(subject)
-    encoder, objective = encoder.to("meta"), objective.to("meta")
-    batch = all_kinds.batch_for(objective)
-    moved = all_kinds.rebuilt(batch, lambda rows: rows.to("meta"))
-    all_kinds.on_meta(lambda: loss_of(encoder, objective, moved))
+    """What it computes with lies where the batch lies. Tried on a pretended GPU."""
+    all_kinds.on_one_device(subject.rehearsed(lambda gpu: on_gpu(subject, gpu)))
+
+
+def no_waits(subject: Subject) -> None:
+    """A training step never waits for the device to read a value. Tried on a pretended GPU."""
+    all_kinds.without_waits(subject.rehearsed(lambda gpu: on_gpu(subject, gpu)))
+
+
+def on_gpu(subject: Subject, gpu: PretendedGpu) -> Seen:
+    """The mixes of three steps and of what follows, and the waits of the second."""
+    steps: list[Seen] = []
+    trained = run(
+        subject,
+        steps=3,
+        precision="bf16",
+        device="cuda",
+        watch=lambda done, loss: steps.append(gpu.new()),
+    )
+    encoder, objective = trained.encoder, trained.objective.eval()
+    objective.trained_encoder(encoder)
+    if objective.has_head:
+        objective.predict(encoder.eval()(torch.rand(4, *TASK.input_shape, device="cuda")))
+    steps.append(gpu.new())
+    return Seen(sum((seen.mixes for seen in steps), Counter()), steps[1].waits)
 
 
 def predicts(subject: Subject) -> None:
@@ -456,6 +477,7 @@ CHECKS = (
     channels,
     autocast,
     devices,
+    no_waits,
     predicts,
     copies,
     two_processes,
