@@ -116,12 +116,12 @@ def size_of(path: Path) -> int:
 
 def fault_of_artifact(path: Path) -> str | None:
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            return f"{path} is damaged" if artifact_of(file) is None else None
     except FileNotFoundError:  # removed meanwhile
         return None
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
-    return f"{path} is damaged" if artifact_of(content) is None else None
 
 
 def set_aside_by(store: Store, kind: str, path: Path) -> bool:
@@ -240,7 +240,10 @@ def tasks_of(store: Store) -> dict[str, Task]:
     """What the store's packs let an encoder know, by their fingerprints."""
     found = {}
     for entry in entries(store.root / "packs"):
-        kept = artifact_of(Path(entry).read_bytes()) if entry.name.endswith(ENDS[0]) else None
+        if not entry.name.endswith(ENDS[0]):
+            continue
+        with Path(entry).open("rb") as file:
+            kept = artifact_of(file)
         if kept is None or not (place := pixels_in(store) / kept.note["pixels"]).exists():
             continue
         note = kept.note
