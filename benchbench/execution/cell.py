@@ -21,6 +21,7 @@ from benchbench.evaluation.readouts.interface import Fitted
 from benchbench.evaluation.readouts.linear_probe import probe
 from benchbench.evaluation.readouts.objective_head import head
 from benchbench.evaluation.readouts.registry import resolve_readout
+from benchbench.execution.checkpoint_writer import writing_checkpoints
 from benchbench.extension.catalog import Choice, Plugin
 from benchbench.extension.constants import TEST, TRAIN, VAL
 from benchbench.extension.contracts import Objective, Supervised
@@ -308,29 +309,34 @@ def train_stage(
     def spent() -> float:
         return before + time.perf_counter() - start
 
+    def keep_checkpoint(state: Mapping[str, Tensor]) -> None:
+        store.write("checkpoints", link.key, state, {"seconds": spent()})
+
     def keep_snapshot(step: int) -> None:
+        if not store.writes:
+            return
         tensors = state_of(objective.trained_encoder(encoder), objective)
         store.write("snapshots", link.snapshot_key(step), tensors)
 
+    every = plan.checkpoint_every
     try:
-        losses = train(
-            encoder,
-            objective,
-            build_views(link, plan.pack.task),
-            plan.feed(cell, link),
-            link.stage.budget,
-            stage_seed(cell, link.depth),
-            precision=plan.machine.precision,
-            compiled=plan.machine.compiled,
-            watch=watch,
-            pauses={step: partial(keep_snapshot, step) for step in link.snapshots},
-            checkpoints=Checkpoints(
-                lambda state: store.write("checkpoints", link.key, state, {"seconds": spent()}),
-                plan.checkpoint_every,
-                stopping,
-            ),
-            resume=part.tensors if part else None,
-        )
+        with writing_checkpoints(keep_checkpoint, every, stopping) as checkpoints:
+            losses = train(
+                encoder,
+                objective,
+                build_views(link, plan.pack.task),
+                plan.feed(cell, link),
+                link.stage.budget,
+                stage_seed(cell, link.depth),
+                precision=plan.machine.precision,
+                compiled=plan.machine.compiled,
+                watch=watch,
+                pauses={step: partial(keep_snapshot, step) for step in link.snapshots},
+                checkpoints=Checkpoints(
+                    checkpoints.save if store.writes else passed_over, every, stopping
+                ),
+                resume=part.tensors if part else None,
+            )
     except Diverged as error:
         store.write("diverged", link.key, {}, str(error))
         raise
@@ -347,6 +353,10 @@ def train_stage(
         encoder.load_state_dict(result.state_dict())
     store.remove("checkpoints", link.key)
     return digest, note
+
+
+def passed_over(state: Mapping[str, Tensor]) -> None:
+    """Of processes that train together, the first one alone keeps checkpoints."""
 
 
 def state_of(encoder: nn.Module, objective: Objective) -> dict[str, Tensor]:

@@ -34,6 +34,7 @@ class Estimate:
     seconds: float = 0.0
     memory: int = 0  # bytes on the device, at the peak of a step or of extracting features
     kept: int = 0  # bytes that stay in the store
+    features: int = 0  # bytes of what stays that are features
     checkpoint: int = 0  # bytes there while a stage is trained
 
     @property
@@ -45,6 +46,7 @@ class Estimate:
             self.seconds + other.seconds,
             max(self.memory, other.memory),
             self.kept + other.kept,
+            self.features + other.features,
             max(self.checkpoint, other.checkpoint),
         )
 
@@ -164,15 +166,15 @@ class Calibration:
         return Estimate(
             pace.of(budget.steps),
             self._footprint(cell, link).bytes(budget),
-            size * (1 + len(link.snapshots)),
-            size * (1 + SLOTS[budget.optimizer]),
+            kept=size * (1 + len(link.snapshots)),
+            checkpoint=size * (1 + SLOTS[budget.optimizer]),
         )
 
     def _features(self, encoder: str, share: Share) -> Estimate:
         rows, width = len(share.rows), self.plan.facts(encoder, None).width
         pace = self._once(seconds_per_row, encoder) if self.timed else 0.0
         kept = 8 * width * (width + 1) if share.part == "moments" else 4 * rows * width
-        return Estimate(rows * pace, self._once(features_memory, encoder), kept)
+        return Estimate(rows * pace, self._once(features_memory, encoder), kept, features=kept)
 
     def _wants_probe(self, cell: Cell, link: Link) -> bool:
         """Whether a readout of the stage before is fitted to begin with."""
