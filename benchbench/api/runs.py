@@ -238,7 +238,7 @@ def _previewed(plan: Plan, cells: list[Cell], budget: float | None, told: WholeC
         f"{len(cells) - len(to_do) - refused} cached, {len(fit)} to run, {refused} cannot; "
         f"{told.stages(fit)} stages to train, about {span(whole.seconds)} on "
         f"{plan.machine.name}, {sized(whole.memory + floor)} of memory, "
-        f"{sized(whole.disk)} on disk"
+        f"{sized(whole.disk)} on disk, {sized(whole.features)} of them features"
         + (f"; {len(over)} over the budget of {span(budget)}" if budget is not None else "")
     )
     fault = None

@@ -10,7 +10,7 @@ from torch import nn
 
 from benchbench.diagnostics.geometry import Side, diagnose
 from benchbench.evaluation.criteria import common_key, in_common, validate
-from benchbench.evaluation.features import Features
+from benchbench.evaluation.features import Features, Moments
 from benchbench.evaluation.readouts.registry import resolve_readout
 from benchbench.extension.constants import TEST, TRAIN, VAL
 from benchbench.extension.grammar import parse
@@ -206,7 +206,11 @@ def trial(readout: str, growth: Growth, s: Sizes) -> float:
         return Features(z, number if s.classes else z[:, 0] + noise[:, 0])
 
     train, val, target, test = map(drawn, (s.train, s.val, s.target, s.test))
-    unlabelled = drawn(s.unlabelled).z
+    rest = drawn(s.unlabelled).z
+
+    def unlabelled() -> Moments:
+        return Moments.of(rest)
+
     build = resolve_readout(readout)[1]
     assert build is not None, "a head is not tried"
     if growth is of_readout:

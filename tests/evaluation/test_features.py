@@ -7,8 +7,9 @@ from tiny import SUITE, make_plan
 from torch import nn
 
 from benchbench.evaluation.features import extract
-from benchbench.execution.cell import execute, stored_features
+from benchbench.execution.cell import execute
 from benchbench.suites.plan import build_encoder
+from benchbench.suites.shift_features import stored_features
 
 CPU = torch.device("cpu")
 IMAGES = torch.randint(0, 256, (23, 3, 2, 2), generator=torch.Generator().manual_seed(0)).byte()
@@ -84,11 +85,13 @@ def test_what_a_cell_keeps_is_what_the_trained_encoder_makes_of_each_row_alone(t
              if "running" in name and not torch.equal(value, start[name])]  # fmt: skip
     assert moved, "a test of running statistics needs some that moved"
     for number, domain in enumerate(("left", "right")):
-        found = stored_features(link.key, domain, plan)
         rows = (plan.pack.domains == number).nonzero().flatten()
+        found = stored_features(link.key, ((domain,),), plan).of(rows)
         assert torch.equal(found.labels, plan.pack.labels[rows])
         with torch.no_grad():
             for place in range(0, len(rows), 7):
                 image = plan.pack.inputs[rows[place]][None].float() / 255
                 assert torch.allclose(found.z[place], encoder(image)[0], rtol=1e-4, atol=1e-5)
-    assert stored_features(link.key, "odd", plan) is None, "no row of a domain beside the shift"
+    assert stored_features(link.key, (("odd",),), plan) is None, (
+        "no row of a domain beside the shift"
+    )

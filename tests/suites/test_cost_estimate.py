@@ -394,7 +394,10 @@ def test_a_dry_run_tells_time_memory_and_disk(invoke):
     assert re.fullmatch(f"simclr · scans > photos · seed 0: to run, {figures}", simclr)
     assert re.fullmatch(f"erm · scans > photos · seed 0: to run, {figures}", erm)
     assert re.match("0 cached, 2 to run, 0 cannot; 2 stages to train, about ", whole)
-    (memory,) = re.findall(r", (\d+\.\d) GB of memory, \d+(?:\.\d)? MB on disk$", whole)
+    size = r"\d+(?:\.\d)? MB"
+    (memory,) = re.findall(
+        rf", (\d+\.\d) GB of memory, {size} on disk, {size} of them features$", whole
+    )
     assert float(memory) > 0.3, "the program itself, and its libraries"
 
 

@@ -1,8 +1,9 @@
 """Readouts: how predictions are read off frozen features.
 
 ``factory(*, options)`` returns ``fit(train, val, unlabelled, num_classes) -> Fitted``. What is left
-open is chosen on ``val``, which is labelled source as ``train`` is; ``unlabelled`` are features
-[N, D] of the training rows of source and target. Only features enter; `head` is the objective's.
+open is chosen on ``val``, which is labelled source as ``train`` is. ``unlabelled()`` returns the
+moments of the features of all training rows of source and target. There may be millions of rows, so
+moments are computed when a readout asks for them. Only features enter; `head` is the objective's.
 Where labels are numbers, ``num_classes`` is 0 and there is one score, the prediction.
 """
 
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbench.evaluation.features import RESOLUTION, Features
+from benchbench.evaluation.features import RESOLUTION, Features, Moments
 from benchbench.extension.contracts import is_known
 
 Scores = Callable[[Tensor], Tensor]
@@ -41,7 +42,8 @@ class Fitted:
     affine: Affine | None = None  # the same scores up to rounding, where they are of this form
 
 
-Fit = Callable[[Features, Features, Tensor, int], Fitted]
+Unlabelled = Callable[[], Moments]
+Fit = Callable[[Features, Features, Unlabelled, int], Fitted]
 
 
 def shrunk(z: Tensor, weakest: float) -> float:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchbench.evaluation.features import Features
-from benchbench.evaluation.readouts.interface import Fit, Fitted, goodness, targets
+from benchbench.evaluation.readouts.interface import Fit, Fitted, Unlabelled, goodness, targets
 from benchbench.extension.errors import BadInput
 
 ALIKE = 1e-3  # rows whose mean 1 − cosine is below are compared in float64: float32 resolves 1e-7
@@ -19,7 +19,7 @@ def knn(*, k: tuple[int, ...] = (1, 5, 10, 20, 50), temperature: float = 0.07) -
     if min(k, default=0) < 1 or temperature <= 0:
         raise BadInput(f"readout knn needs k ≥ 1 and temperature > 0, not {k} and {temperature}")
 
-    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
+    def fit(train: Features, val: Features, unlabelled: Unlabelled, num_classes: int) -> Fitted:
         keys = F.normalize(train.z, dim=1)
         exact = keys.dtype
         if 1 - keys.double().mean(0).square().sum() < ALIKE:

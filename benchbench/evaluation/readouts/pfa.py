@@ -2,10 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from benchbench.evaluation.features import Features
-from benchbench.evaluation.readouts.interface import Affine, Fit, Fitted, where_absent
+from benchbench.evaluation.readouts.interface import Affine, Fit, Fitted, Unlabelled, where_absent
 from benchbench.extension.errors import BadInput
 
 
@@ -24,16 +23,18 @@ def pfa(*, t: int = 2, centred: bool = True) -> Fit:
     if t < 1:
         raise BadInput(f"readout pfa: t = {t} should be at least 1")
 
-    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
-        centre = unlabelled.double().mean(0) if centred else 0.0
-        around = unlabelled.double() - centre
-        walk = torch.linalg.matrix_power(around.T @ around / len(around), t - 1)
+    def fit(train: Features, val: Features, unlabelled: Unlabelled, num_classes: int) -> Fitted:
+        moments = unlabelled()
+        centre = moments.mean if centred else torch.zeros_like(moments.mean)
+        second = moments.scatter / moments.count
+        if not centred:
+            second = second + torch.outer(moments.mean, moments.mean)
+        walk = torch.linalg.matrix_power(second, t - 1)
         rows = F.one_hot(train.labels, num_classes).double()
         average = rows.T @ (train.z.double() - centre)
         average /= rows.sum(0).clamp(min=1)[:, None] if centred else len(rows)
         directions, offset = average @ walk, where_absent(train.labels, num_classes)
-        origin = torch.zeros_like(average[0]) - centre
-        affine = Affine(directions.T, origin @ directions.T + offset)
+        affine = Affine(directions.T, offset - centre @ directions.T)
         return Fitted(
             lambda z: (z.double() - centre) @ directions.T + offset, "last", affine=affine
         )
