@@ -11,7 +11,7 @@ from audiences import Silent
 from tiny import SUITE
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchbench.evaluation.features import Features
+from benchbench.evaluation.features import Features, Moments
 from benchbench.evaluation.readouts.registry import resolve_readout
 from benchbench.execution import evaluation_cost as module
 from benchbench.execution.evaluation_cost import (
@@ -118,7 +118,8 @@ def test_a_readout_grows_as_the_products_that_it_takes_do(name, more):
         text = "linear(max_iter=20)" if name == "linear" else name
         fit = resolve_readout(text)[1]()
         with FlopCounterMode(display=False) as counter:
-            fitted = fit(drawn(sizes.train), drawn(sizes.val), drawn(sizes.unlabelled).z, 4)
+            rest = drawn(sizes.unlabelled).z
+            fitted = fit(drawn(sizes.train), drawn(sizes.val), lambda: Moments.of(rest), 4)
             fitted.scores(drawn(sizes.test).z)
         return counter.get_total_flops()
 
