@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.extension.contracts import as_read
+from benchbench.training.device import full_fp32
 
 RESOLUTION = 1e-6  # of float32: features that vary less around their mean are constant
 
@@ -28,6 +29,7 @@ class Inputs(Protocol):
     def __getitem__(self, rows: Tensor, /) -> Tensor: ...
 
 
+@full_fp32()
 @torch.no_grad()
 def extract(
     encoder: nn.Module, inputs: Inputs, rows: Tensor, device: torch.device, chunk: int = 512
