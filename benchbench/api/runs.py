@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,6 +232,14 @@ def _previewed(plan: Plan, cells: list[Cell], budget: float | None, told: WholeC
                 f"{1e3 * compiled.step:.0f} ms a step and not {1e3 * eager.step:.0f}, for "
                 f"{steps:,} steps"
             )
+    if rates := told.decoding(fit):
+        decoded, trained = rates
+        training = f", and training alone takes up to {trained:,.0f}" if trained else ""
+        lines.append(
+            f"images are decoded in every epoch, since their {sized(prod(plan.pack.inputs.shape))} "
+            f"of pixels did not fit on the store's disk: about {decoded:,.0f} images/s here"
+            f"{training}; a store on a larger disk keeps pixels"
+        )
     over = [cell for cell in to_do if cell not in fit]
     lines += [f"{cell}: over the budget" for cell in over]
     whole = total(told.in_turn(fit))

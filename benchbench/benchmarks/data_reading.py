@@ -22,7 +22,7 @@ from benchbench.extension.constants import TRAIN
 from benchbench.extension.contracts import DomainData, ImageFiles
 from benchbench.store.artifacts import Store
 from benchbench.suites.plan import build_encoder
-from benchbench.training.device import Machine
+from benchbench.training.device import Machine, autocast
 
 PHOTOGRAPH = (500, 375)  # pixels: what most images of ImageNet have
 STEP_ROWS = 16  # a step of a batch is told from one of so many
@@ -139,7 +139,7 @@ def fetching(
         images = images.to(memory_format=torch.channels_last)
 
         def step() -> None:
-            with torch.autocast(machine.device.type, torch.bfloat16, machine.precision == "bf16"):
+            with autocast(machine.device, machine.precision):
                 loss = encoder(images).float().square().mean()
             loss.backward()
             optimizer.step()

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from benchbench.benchmarks.training_step import bare_step, train_on
-from benchbench.data.batches import Feed, resident
+from benchbench.data.batches import Feed
 from benchbench.data.encoded_images import Encoded
+from benchbench.data.gathering import resident
 from benchbench.data.pack import Pack
 from benchbench.extension.catalog import Choice
 from benchbench.extension.constants import TRAIN
@@ -92,7 +93,7 @@ def ours(setting: Setting, tick: Tick) -> nn.Module:
     encoder, objective = setting.networks
     encoder.to(memory_format=torch.channels_last)
     views = Views(build_augmentation(setting.augmentation, pack.task))
-    inputs = resident(pack.inputs, machine.device)
+    inputs = resident(pack.inputs, machine)
     feed = Feed(pack, inputs, setting.domains, (), budget.batch_size, setting.seed, machine.device)
     train_on(
         machine,

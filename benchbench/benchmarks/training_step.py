@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.benchmarks.paired_rounds import side_by_side
-from benchbench.data.batches import Feed, resident
+from benchbench.data.batches import Feed
 from benchbench.data.encoded_images import Encoded
+from benchbench.data.gathering import Streamed, resident
 from benchbench.data.pack import Pack, in_memory
 from benchbench.extension.catalog import Catalog
 from benchbench.extension.constants import TRAIN
@@ -19,7 +20,7 @@ from benchbench.extension.contracts import DomainData, Objective, as_read, begun
 from benchbench.extension.errors import BadInput
 from benchbench.suites.plan import build_augmentation, build_encoder
 from benchbench.training.budget import Budget
-from benchbench.training.device import Machine, keep_freed_memory
+from benchbench.training.device import Machine, autocast, full_fp32, keep_freed_memory
 from benchbench.training.loop import Lap, Views, Watch, parameter_groups, train
 
 SHAPES = {  # the encoder, and the side of its images
@@ -110,11 +111,11 @@ def simclr(
     encoder = encoder.to(machine.device).to(memory_format=torch.channels_last)
     objective = catalog.resolve("objective", "simclr").build(encoder, pack.task)
     views = Views(build_augmentation(catalog.pipeline(AUGMENTATION), pack.task))
-    feed = fed(pack, resident(pack.inputs, machine.device), batch_size, machine)
+    feed = fed(pack, resident(pack.inputs, machine), batch_size, machine)
     return encoder, objective.to(machine.device), views, feed
 
 
-def fed(pack: Pack, images: Tensor | Encoded, batch_size: int, machine: Machine) -> Feed:
+def fed(pack: Pack, images: Tensor | Encoded | Streamed, batch_size: int, machine: Machine) -> Feed:
     """All rows of the pack, from where the images are."""
     return Feed(pack, images, pack.domain_names, (), batch_size, 0, machine.device)
 
@@ -158,7 +159,7 @@ def compare_objectives(
     full = build_augmentation(catalog.pipeline(AUGMENTATION), pack.task)
     small = catalog.resolve("augmentation", f"random_resized_crop(size={side // 2})")
     views = Views(full, small=build_augmentation([small], pack.task))
-    images = resident(pack.inputs, machine.device)
+    images = resident(pack.inputs, machine)
     domains = pack.domain_names
     feed = Feed(pack, images, domains, domains[:1], batch_size, 0, machine.device)
     budget = Budget(steps + 1, batch_size, lr=1e-4, weight_decay=1e-4, warmup=0.1)
@@ -248,12 +249,11 @@ def bare_step(
 
     def step() -> None:
         encoder.train()
-        with torch.autocast(
-            machine.device.type, torch.bfloat16, enabled=machine.precision == "bf16"
-        ):
-            loss = run(both).float().square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with full_fp32(fixed_shapes=True):
+            with autocast(machine.device, machine.precision):
+                loss = run(both).float().square().mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         optimizer.step()
 
     return step

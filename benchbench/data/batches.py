@@ -1,20 +1,21 @@
 """Which rows a stage meets, and when: a function of (seed, step) alone."""
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from benchbench.data.encoded_images import Encoded
+from benchbench.data.gathering import Sent, Streamed, take
 from benchbench.data.pack import Pack
 from benchbench.extension.constants import TRAIN
 from benchbench.extension.contracts import Rows
 from benchbench.extension.errors import BadInput
 from benchbench.training.seeds import derive_seed
 
-AHEAD = 2  # batches that are decoded or copied before they are asked for
+AHEAD = 2  # batches that are read before they are asked for
 
 
 class Feed:
@@ -29,14 +30,19 @@ class Feed:
     def __init__(
         self,
         pack: Pack,
-        inputs: Tensor | Encoded,
+        inputs: Tensor | Encoded | Streamed,
         domains: Sequence[str],
         labelled: Sequence[str],
         batch_size: int,
         seed: int,
         device: torch.device,
     ) -> None:
-        self.inputs, self.domains, self.seed, self.device = inputs, tuple(domains), seed, device
+        if isinstance(inputs, Encoded) or (
+            isinstance(inputs, Tensor) and inputs.device.type != device.type
+        ):
+            inputs = Streamed(inputs, device)
+        self.inputs: Tensor | Streamed = inputs
+        self.domains, self.seed, self.device = tuple(domains), seed, device
         self.pools = [pool(pack, domain, domain in labelled) for domain in domains]
         self.shares = shares(pack, domains, labelled, batch_size)
         numbers = torch.tensor([pack.domain_names.index(name) for name in labelled])
@@ -45,34 +51,34 @@ class Feed:
         self.row_domains = pack.domains.to(device)
         self.orders: dict[tuple[int, int], Tensor] = {}  # of each domain, by epoch; the last two
         self.rows = slice(None)  # whose inputs were asked for at last
-        self.coming: dict[int, Future[Tensor]] = {}
+        self.coming: dict[int, Coming] = {}
 
     def __call__(self, step: int, rows: slice = slice(None)) -> Rows:
         if rows != self.rows:
             self.rows, self.coming = rows, {}
         index = self._index(step)
         there = index.to(self.device, non_blocking=True)
-        if isinstance(self.inputs, Tensor) and self.inputs.device.type == self.device.type:
-            inputs = self.inputs[there[rows]]
+        if isinstance(self.inputs, Streamed):
+            inputs = self._fetched(step, self.inputs)
         else:
-            inputs = self._fetched(step).to(self.device, non_blocking=True)
+            inputs = take(self.inputs, there[rows])
         return Rows(inputs, self.labels[there], self.row_domains[there])
 
     def _index(self, step: int) -> Tensor:
         return torch.cat([self._walk(i, step) for i in range(len(self.domains))])
 
-    def _fetched(self, step: int) -> Tensor:
-        """This step's inputs where they are not on the device; a thread gets the next ones."""
+    def _fetched(self, step: int, inputs: Streamed) -> Tensor:
+        """This step's inputs; the next ones are read, and those that are begin to be copied."""
         wanted = range(step, step + 1 + AHEAD)
         self.coming = {s: batch for s, batch in self.coming.items() if s in wanted}
         for s in wanted:
             if s not in self.coming:
-                self.coming[s] = self.thread.submit(self._gathered, self._index(s)[self.rows])
-        return self.coming.pop(step).result()
-
-    def _gathered(self, index: Tensor) -> Tensor:
-        inputs = self.inputs[index]
-        return inputs.pin_memory() if self.device.type == "cuda" else inputs
+                self.coming[s] = Coming(self._index(s)[self.rows], inputs, self.thread)
+        batch = self.coming.pop(step).sent()
+        for later in self.coming.values():
+            if later.is_read:
+                later.sent()
+        return inputs.arrived(batch)
 
     @cached_property
     def thread(self) -> ThreadPoolExecutor:
@@ -94,6 +100,27 @@ class Feed:
             pool, generator = self.pools[number], torch.Generator().manual_seed(seed)
             self.orders[number, epoch] = pool[torch.randperm(len(pool), generator=generator)]
         return self.orders[number, epoch]
+
+
+class Coming:
+    """A batch that a thread reads into a buffer, to be sent to the device."""
+
+    def __init__(self, index: Tensor, inputs: Streamed, thread: ThreadPoolExecutor) -> None:
+        self.index, self.inputs, self.buffer = index, inputs, inputs.buffer(index)
+        self.reading = thread.submit(inputs.read, index, self.buffer)
+        self.way: Sent | None = None
+
+    @property
+    def is_read(self) -> bool:
+        return self.reading.done() and self.reading.exception() is None
+
+    def sent(self) -> Sent:
+        """Waits until it is read, and raises what reading raised."""
+        if self.way is None:
+            self.reading.result()
+            self.way = self.inputs.sent(self.index, self.buffer)
+            del self.buffer  # torch keeps it while a GPU still copies it
+        return self.way
 
 
 def pool(pack: Pack, domain: str, labelled: bool) -> Tensor:
@@ -118,12 +145,3 @@ def shares(
                 f"but it has {size} training rows"
             )
     return counts
-
-
-def resident(inputs: Tensor | Encoded, device: torch.device) -> Tensor | Encoded:
-    """The inputs on the device, if they take at most half of its free memory; else as they are."""
-    if isinstance(inputs, Encoded):
-        return inputs
-    if device.type == "cuda" and inputs.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
-        return inputs.to(device)
-    return inputs

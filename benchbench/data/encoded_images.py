@@ -45,20 +45,26 @@ class Encoded:
         return ThreadPoolExecutor()
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (torch.from_numpy(self._row(row)) for row in range(len(self)))
+        for row in range(len(self)):
+            pixels = torch.empty(self.shape[1:], dtype=self.dtype)
+            self._decode(row, pixels.numpy())
+            yield pixels
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         """uint8 [B, 3, size, size] of the rows ``index``, int64 [B] or a slice."""
-        wanted = torch.arange(len(self))[index].tolist()
-        with quiet():
-            rows = list(self.pool.map(self._row, wanted))
-        shape = (len(rows), *self.shape[1:])
-        return torch.from_numpy(np.stack(rows) if rows else np.empty(shape, np.uint8))
+        rows = torch.arange(len(self))[index]
+        pixels = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        self.read(rows, pixels)
+        return pixels
 
-    def _row(self, row: int) -> np.ndarray:
+    def read(self, rows: Tensor, pixels: Tensor) -> None:
+        """Decode rows, int64 [B], into uint8 [B, 3, size, size], by several threads."""
+        with quiet():
+            list(self.pool.map(self._decode, rows.tolist(), pixels.numpy()))
+
+    def _decode(self, row: int, pixels: np.ndarray) -> None:
         content = self.content[self.starts[row] : self.starts[row + 1]]
-        pixels = read_image(io.BytesIO(content.tobytes()), self.size, self.crop)
-        return np.ascontiguousarray(pixels)  # as the rows of a tensor lie
+        pixels[:] = read_image(io.BytesIO(content.tobytes()), self.size, self.crop)
 
 
 def starts_of(place: Path) -> Path:

@@ -295,6 +295,13 @@ def _keep(files: ImageFiles, target: Path, note: Path, report: Report) -> None:
     partial, digest, sizes = place.with_suffix(".part"), hashlib.sha256(), [0]
     broken: dict[int, BadInput] = {}
     deep: list[int] = []
+    free = shutil.disk_usage(store).free
+    warnings.warn(
+        f"the pixels of {len(files):,} images take {bytes_of(files) / 1e9:,.1f} GB, and the disk "
+        f"of the store has {free / 1e9:,.1f} GB free: their files are kept, and decoded in every "
+        "epoch; --dry-run tells how fast",
+        stacklevel=2,
+    )
 
     def read(row: int) -> tuple[bytes, np.ndarray | None]:
         path = files.root / files.paths[row]

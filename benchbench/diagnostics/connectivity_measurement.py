@@ -10,8 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from benchbench.data.batches import resident
-from benchbench.data.encoded_images import Encoded
+from benchbench.data.gathering import Streamed, resident
 from benchbench.data.pack import Pack
 from benchbench.diagnostics.connectivity import Connectivity, check_pairs, connectivity
 from benchbench.diagnostics.graph_nodes import Node, nodes_of
@@ -122,8 +121,8 @@ class Meter:
         )
 
     @cached_property
-    def inputs(self) -> Tensor | Encoded:
-        return resident(self.pack.inputs, self.machine.device)
+    def inputs(self) -> Tensor | Streamed:
+        return resident(self.pack.inputs, self.machine)
 
     def _nodes(
         self, domains: Sequence[str], labels: Tensor | None

@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchbench.data.encoded_images import Encoded
+from benchbench.data.gathering import Streamed
 from benchbench.diagnostics.graph_nodes import Node, halves
 from benchbench.extension.constants import TEST, VAL
 from benchbench.extension.contracts import Batch, Objective, Rows, as_read
 from benchbench.extension.errors import BadInput
 from benchbench.training.budget import Budget
-from benchbench.training.device import Machine
+from benchbench.training.device import Machine, full_fp32
 from benchbench.training.loop import Augment, Diverged, Views, train
 from benchbench.training.seeds import derive_seed
 
@@ -49,7 +49,7 @@ class Subject:
     """What is estimated: nodes of some data under an augmentation, by some kind of network."""
 
     nodes: Sequence[Node]
-    inputs: Tensor | Encoded
+    inputs: Tensor | Streamed
     augment: Augment
     encoder: Callable[[int], nn.Module]  # a seed to a network of random weights with num_features
     machine: Machine
@@ -267,6 +267,7 @@ def fit(
         network.load_state_dict(state)
 
 
+@full_fp32()
 @torch.no_grad()
 def tried(network: nn.Module, views: Tensor, chunk: int = 512) -> Tensor:
     """Scores [views, rows, outputs] in evaluation mode and float32."""

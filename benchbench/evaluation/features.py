@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.extension.contracts import as_read
+from benchbench.training.device import full_fp32
 
 RESOLUTION = 1e-6  # of float32: features that vary less around their mean are constant
 CHUNK = 512  # rows that are encoded at once
@@ -67,6 +68,7 @@ class Moments:
         return Moments(count, mean, self.scatter + other.scatter + between)
 
 
+@full_fp32()
 def extract(
     encoder: nn.Module, inputs: Inputs, rows: Tensor, device: torch.device, chunk: int = CHUNK
 ) -> Tensor:
@@ -84,6 +86,7 @@ def extract(
     return z
 
 
+@full_fp32()
 def moments_of(
     encoder: nn.Module, inputs: Inputs, rows: Tensor, device: torch.device, chunk: int = CHUNK
 ) -> Moments:

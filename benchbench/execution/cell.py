@@ -47,6 +47,7 @@ from benchbench.store.records import (
     Validators,
     prediction_name,
 )
+from benchbench.suites.cost import footprint
 from benchbench.suites.plan import Link, Plan, build_encoder, build_views, stage_seed
 from benchbench.suites.shift_features import ShiftFeatures, shift_features
 from benchbench.suites.suite import Cell, Stage
@@ -302,6 +303,8 @@ def train_stage(
     store = plan.store
     if no_end := store.read("diverged", link.key):
         raise Diverged(no_end.note)
+    if plan.on_device:
+        plan.make_room(footprint(cell, link, plan).bytes(link.stage.budget))
     part = store.read("checkpoints", link.key)
     before = part.note["seconds"] if part else 0.0
     start = time.perf_counter()

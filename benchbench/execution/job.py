@@ -49,7 +49,8 @@ class Job:
         made = Plan.make(
             self.suite, catalog, self.data, store, self.device, report, compiled=self.compiled
         )
-        return replace(made, checkpoint_every=self.checkpoint_every)
+        machine = replace(made.machine, memory_share=self.memory_share)
+        return replace(made, checkpoint_every=self.checkpoint_every, machine=machine)
 
 
 @dataclass(frozen=True)

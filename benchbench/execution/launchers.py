@@ -42,6 +42,7 @@ def run_on(
     """Run every cell where the engine is; here, where there is none."""
     if engine is None:
         return run_cells(plan, cells, audience, train_together_for(job))
+    plan.release()  # each worker has inputs of its own
     return run_tasks(plan, cells, engine, audience)
 
 

@@ -30,6 +30,7 @@ from benchbench.extension.grammar import instead
 from benchbench.suites.plan import Plan
 from benchbench.suites.shift_features import shift_features
 from benchbench.suites.suite import Cell, Shift
+from benchbench.training.device import full_fp32
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,6 +221,7 @@ class Predictions:
     __repr__ = __str__
 
 
+@full_fp32()
 @torch.no_grad()
 def predict(
     model: Model, folder: Path, *, batch_size: int = BATCH, report: Report = lambda done, n: None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.data.batches import Feed
+from benchbench.data.encoded_images import Encoded
 from benchbench.evaluation.features import CHUNK, extract
 from benchbench.evaluation.readouts.registry import reads_moments
 from benchbench.extension.contracts import Objective, Rows, begun
@@ -59,6 +60,7 @@ class Pace:
 
     first: float  # seconds; compiling is part of it
     step: float
+    waits: float = 0.0  # of each step, for its rows to be read or decoded
 
     def of(self, steps: int) -> float:
         return self.first + steps * self.step
@@ -84,9 +86,9 @@ class Calibration:
 
     @cached_property
     def free(self) -> int:
-        """Bytes free on the device for each process, once the data lie there."""
-        _ = self.plan.inputs
-        return self.plan.machine.free_memory() // (self.processes or 1)
+        """Bytes of the device that each process can take; inputs that lie there give way."""
+        free = self.plan.machine.free_memory() + self.plan.on_device
+        return free // (self.processes or 1)
 
     def check(self, cell: Cell) -> None:
         """BadInput if what the cell still has to do does not fit into memory."""
@@ -148,6 +150,21 @@ class Calibration:
                 elif steps > found[kind][1]:
                     found[kind] = name, steps, *found[kind][2:]
         return [*found.values()]
+
+    def decoding(self, cells: Iterable[Cell]) -> tuple[float, float | None] | None:
+        """Images/s that are decoded here while training, and that the fastest stage could train.
+
+        None where pixels are kept; the second is None where no stage is left to train.
+        """
+        if not isinstance(self.plan.pack.inputs, Encoded):
+            return None
+        trained: list[float] = []
+        for cell in cells:
+            for link in self.plan.missing(cell):
+                pace = self._once(pace_of, kind_of(cell, link), cell, self._share(cell, link))
+                trained.append(link.stage.budget.batch_size / (pace.step - pace.waits))
+        decoded = self._once(images_per_second, "images", self.plan.pack.inputs)
+        return decoded, max(trained, default=None)
 
     def states(self, cell: Cell) -> list[str]:
         """The keys of the encoders that are read off: that of the end, and snapshots'."""
@@ -350,11 +367,15 @@ def pace_of(cell: Cell, link: Link, plan: Plan, steps: int = 4) -> Pace:
     """
     keep_freed_memory()
     encoder, objective = built(cell, link, plan)
-    clock = [time.perf_counter()]
+    clock, waits = [time.perf_counter()], []
 
     def watch(step: int, loss: Tensor) -> None:
         loss.item()  # wait for the device
         clock.append(time.perf_counter())
+
+    def lap(part: str) -> None:
+        if part == "gather":
+            waits.append(time.perf_counter() - clock[-1])
 
     try:
         train(
@@ -367,6 +388,7 @@ def pace_of(cell: Cell, link: Link, plan: Plan, steps: int = 4) -> Pace:
             precision=plan.machine.precision,
             compiled=plan.machine.compiled,
             watch=watch,
+            lap=lap,
         )
     except Diverged:  # as it says after the last step; with the cell's seed it need not
         pass
@@ -375,8 +397,9 @@ def pace_of(cell: Cell, link: Link, plan: Plan, steps: int = 4) -> Pace:
             f"method {cell.method.name}: a step of {link.stage.objective} fails: "
             f"{type(error).__name__}: {error}"
         ) from error
-    step = (clock[-1] - clock[1]) / (len(clock) - 2)
-    return Pace(max(0.0, clock[1] - clock[0] - step), step)
+    later = len(clock) - 2
+    step = (clock[-1] - clock[1]) / later
+    return Pace(max(0.0, clock[1] - clock[0] - step), step, sum(waits[1:]) / later)
 
 
 def footprint(cell: Cell, link: Link, plan: Plan) -> Footprint:
@@ -432,6 +455,15 @@ def seconds_per_row(text: str, plan: Plan) -> float:
     start = time.perf_counter()
     extract(encoder, plan.inputs, rows, device)
     return (time.perf_counter() - start) / len(rows)
+
+
+def images_per_second(inputs: Encoded, plan: Plan, most: int = 128) -> float:
+    """How many images of files are decoded here, tried on some that are evenly spread."""
+    rows = torch.linspace(0, len(inputs) - 1, min(most, len(inputs))).long()
+    _ = inputs[rows[:1]]  # its threads are there
+    start = time.perf_counter()
+    _ = inputs[rows]
+    return len(rows) / (time.perf_counter() - start)
 
 
 def sized(size: float) -> str:

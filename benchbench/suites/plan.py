@@ -11,9 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from benchbench.data.batches import Feed, resident, shares
+from benchbench.data.batches import Feed, shares
 from benchbench.data.dataset_loading import packed
-from benchbench.data.encoded_images import Encoded
+from benchbench.data.gathering import Streamed, nearby, resident
 from benchbench.data.pack import Pack, check_shift, unseen
 from benchbench.data.preparation import Report
 from benchbench.evaluation.readouts.registry import check_task, resolve_readout
@@ -162,9 +162,33 @@ class Plan:
         return drawn(method, self.catalog, self.suite.tune, seed, draw)
 
     @cached_property
-    def inputs(self) -> Tensor | Encoded:
+    def inputs(self) -> Tensor | Streamed:
         """The pack's inputs, on the device where they fit."""
-        return resident(self.pack.inputs, self.machine.device)
+        return resident(self.pack.inputs, self.machine)
+
+    @property
+    def on_device(self) -> int:
+        """Bytes of a GPU that inputs take."""
+        near = nearby(self.__dict__["inputs"], self.machine.device) if self._asked else None
+        return 0 if near is None else near.nbytes
+
+    @property
+    def _asked(self) -> bool:
+        return "inputs" in self.__dict__
+
+    def release(self) -> None:
+        """Give back the memory that inputs take on a GPU, until they are asked for again."""
+        if self.on_device:
+            del self.__dict__["inputs"]
+            torch.cuda.empty_cache()
+
+    def make_room(self, needed: int) -> None:
+        """Leave so many bytes of a GPU free: as many rows as that takes go back to the host."""
+        held, free = self.on_device, self.machine.free_memory()
+        if held and free < needed:
+            self.release()
+            room = max(0, held - (needed - free))
+            self.__dict__["inputs"] = resident(self.pack.inputs, self.machine, room)
 
     def links(self, cell: Cell) -> list[Link]:
         """The cell's chain. A stage's key rests on all that can change what it leaves."""

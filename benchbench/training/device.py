@@ -5,12 +5,14 @@ import os
 import platform
 import re
 import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -31,6 +33,7 @@ class Machine:
     device: torch.device
     precision: Precision
     compiled: bool = False  # whether encoders are, by torch.compile
+    memory_share: float = 1.0  # of a GPU's memory, what this process may take
 
     @classmethod
     def choose(
@@ -70,11 +73,13 @@ class Machine:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
     def free_memory(self) -> int:
-        """Bytes of the device that this process can still take."""
+        """Bytes of the device that this process can still take, of a GPU within its share."""
         if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
+            free, total = torch.cuda.mem_get_info(self.device)
             reserved = torch.cuda.memory_reserved(self.device)
-            return free + reserved - torch.cuda.memory_allocated(self.device)
+            unused = reserved - torch.cuda.memory_allocated(self.device)
+            mine = int(self.memory_share * total) - reserved
+            return max(0, min(free, mine) + unused)
         return min([available_memory(), *left_by_groups()])
 
     def environment(self) -> Environment:
@@ -86,6 +91,49 @@ class Machine:
             threads=torch.get_num_threads(),
             packages=installed(),
         )
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Within, a forward pass computes as the precision says."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def full_fp32(*, fixed_shapes: bool = False) -> Iterator[None]:
+    """Within, what is computed in float32 has the 24 bits of float32, on every device.
+
+    By default cuDNN's convolutions use TF32, which has 11 bits, and a program may have let matrix
+    products use it, or bf16 on the CPU. With ``fixed_shapes`` cuDNN tries its kernels on the first
+    batch of each shape and takes the fastest. Afterwards every setting is what it was.
+    """
+    whole: Any = torch.backends
+    cudnn, mkldnn = whole.cudnn, whole.mkldnn
+    places = (  # what is general first: the others inherit it, unless they were set
+        *(whole, cudnn, mkldnn, whole.cuda.matmul, cudnn.conv, cudnn.rnn),
+        *(mkldnn.matmul, mkldnn.conv, mkldnn.rnn),
+    )
+    before, benchmark = [place.fp32_precision for place in places], cudnn.benchmark
+    products: str | None = None
+    with suppress(RuntimeError):  # torch does not tell it where it was set in two ways
+        products = torch.get_float32_matmul_precision()
+    try:
+        if products not in (None, "highest"):
+            torch.set_float32_matmul_precision("highest")
+        set_precisions(places, ["ieee"] * len(places))
+        cudnn.benchmark = fixed_shapes
+        yield
+    finally:
+        cudnn.benchmark = benchmark
+        if products not in (None, "highest"):
+            torch.set_float32_matmul_precision(products)
+        set_precisions(places, before)
+
+
+def set_precisions(places: Sequence[Any], precisions: Sequence[str]) -> None:
+    """What already is so, such as by inheritance, is left alone, and goes on to inherit."""
+    for place, precision in zip(places, precisions, strict=True):
+        if place.fp32_precision != precision:
+            place.fp32_precision = precision
 
 
 @cache

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from benchbench.extension.constants import Precision
 from benchbench.extension.contracts import Batch, Objective, Rows, as_read
 from benchbench.training.budget import Budget
+from benchbench.training.device import autocast, full_fp32
 from benchbench.training.distributed import average_gradients, same_everywhere, spread, world
 from benchbench.training.seeds import derive_seed
 from benchbench.training.shared_batches import SharedBatches
@@ -97,7 +98,8 @@ def train(
         )
     ended = lap or (lambda part: None)
     saved = time.monotonic()
-    with spread(encoder, objective, parts=budget.parts, compiled=compiled):
+    whole = spread(encoder, objective, parts=budget.parts, compiled=compiled)
+    with full_fp32(fixed_shapes=True), whole:
         for step in range(start, budget.steps):
             for group in optimizer.param_groups:
                 group["lr"] = group["scale"] * learning_rate(budget, step)
@@ -106,7 +108,7 @@ def train(
             batch = make_batch(rows, views, objective, seed, step, step / budget.steps)
             ended("views")
             torch.manual_seed(derive_seed(seed, "model", step))
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            with autocast(device, precision):
                 loss = objective(encoder, batch)
             check_loss(loss)
             ended("forward")

@@ -8,7 +8,6 @@ from operator import le
 from typing import Any
 from weakref import finalize
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from benchbench.extension.constants import Optimizer, Precision
 from benchbench.extension.contracts import Objective, Rows
 from benchbench.training.budget import Budget
+from benchbench.training.device import autocast
 from benchbench.training.loop import Views, make_batch
 
 SLOTS = {"adamw": 2, "sgd": 1, "lars": 1}  # what an optimizer keeps of each parameter
@@ -161,7 +161,6 @@ def held_by(
         note(z, held.outside)
         return z
 
-    device, half = rows.inputs.device.type, precision == "bf16"
     encoder.forward = one_pass
     try:
         with Live(members(encoder, objective)) as live:
@@ -169,7 +168,7 @@ def held_by(
             batch = make_batch(rows, views, objective, seed=0, step=0, progress=0.0)
             for tensor in (rows.inputs, *batch.views, *batch.weak, *batch.small):
                 note(tensor, held.outside)
-            with noting(held.outside), torch.autocast(device, torch.bfloat16, enabled=half):
+            with noting(held.outside), autocast(rows.inputs.device, precision):
                 loss = objective(encoder, batch)
     finally:
         del encoder.forward

@@ -1,7 +1,10 @@
 """What is done to images [B, C, H, W] in [0, 1], given parameters [B]. Nothing here is random.
 
 On each image alone, every operation equals torchvision's of the same name up to float rounding.
+Most change tensors of their own in place: on a CPU a new tensor costs three times the sum it holds.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +35,9 @@ def resize_weights(start: Tensor, length: Tensor, side: int, size: int) -> Tenso
     pixels = torch.arange(side, device=start.device) + 0.5
     step = length / size  # input pixels per output pixel
     centres = start + step * (torch.arange(size, device=start.device) + 0.5)[:, None]
-    weights = (1 - (pixels - centres).abs() / step.clamp(min=1)).clamp_(min=0)
+    weights = (pixels - centres).abs_().div_(step.clamp(min=1)).neg_().add_(1).clamp_(min=0)
     weights *= (pixels > start) & (pixels < start + length)
-    return weights / weights.sum(2, keepdim=True)
+    return weights.div_(weights.sum(2, keepdim=True))
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
@@ -90,7 +93,7 @@ def grey(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
     red, green, blue = images.split(1, dim=1)
-    return 0.2989 * red + 0.587 * green + 0.114 * blue
+    return (0.2989 * red).add_(0.587 * green).add_(0.114 * blue)
 
 
 def blend(zero: Tensor, one: Tensor, factor: Tensor) -> Tensor:
@@ -108,14 +111,32 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     high, low = images.amax(1), images.amin(1)
     chroma = high - low
-    per_chroma = 1 / chroma.clamp(min=torch.finfo(chroma.dtype).tiny)
-    hue = 4 + (red - green) * per_chroma
-    hue.lerp_(2 + (blue - red) * per_chroma, (high == green).float())  # a quicker torch.where
-    hue.lerp_((green - blue) * per_chroma, (high == red).float())
-    hue = (hue + 6 * turn[:, None, None]).remainder_(6)
+    per_chroma = chroma.clamp(min=torch.finfo(chroma.dtype).tiny).reciprocal_()
+    of_blue = (red - green).mul_(per_chroma).add_(4)
+    of_green = (blue - red).mul_(per_chroma).add_(2)
+    of_red = (green - blue).mul_(per_chroma)
+    # Where the channel is not the highest, the sign is 1, and lerp_ gives the other: a quicker
+    # torch.where.
+    hue = of_red.lerp_(of_green.lerp_(of_blue, (high - green).sign_()), (high - red).sign_())
+    hue.add_(6 * turn[:, None, None]).remainder_(6)
     own = 2 * torch.arange(3, device=images.device)[:, None, None]
     nearness = (hue[:, None] - own).abs_().sub_(3).abs_()  # 3 at the channel's own hue, 0 opposite
     return nearness.sub_(1).clamp_(0, 1).mul_(chroma[:, None]).add_(low[:, None])
+
+
+def change_where(
+    chosen: Tensor, images: Tensor, change: Callable[..., Tensor], *parameters: Tensor
+) -> Tensor:
+    """``change`` of the images that are chosen, bool [B], and the others as they are.
+
+    ``change`` takes images and their parameters [B], and keeps their shape. On the CPU it is given
+    the chosen ones only; elsewhere all, since to know their number is to wait for the device.
+    """
+    if images.device.type != "cpu":
+        return torch.where(per_image(chosen), change(images, *parameters), images)
+    rows = chosen.nonzero().flatten()
+    some = (tensor.index_select(0, rows) for tensor in (images, *parameters))
+    return images.clone().index_copy_(0, rows, change(*some))
 
 
 def invert_where(chosen: Tensor, images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Augmentations of batches on their device. Here parameters are drawn, a set for each image.
 
 What is done with them is in ``operations``. Nothing waits for the device: no value is read back,
-and no shape depends on what was drawn.
+and no shape depends on what was drawn, but on the CPU.
 """
 
 import math
@@ -68,7 +68,9 @@ def draw_boxes(images: Tensor, scale: Pair, ratio: Pair) -> tuple[Tensor, Tensor
 def horizontal_flip(task: Task, *, p: float = 0.5) -> Augment:
     """Left and right change places."""
     check("horizontal_flip: p", p, 0, 1)
-    return lambda images: torch.where(per_image(chosen(images, p)), images.flip(3), images)
+    return lambda images: operations.change_where(
+        chosen(images, p), images, lambda some: some.flip(3)
+    )
 
 
 def color_jitter(
@@ -115,7 +117,9 @@ def greyscale(task: Task, *, p: float = 0.2) -> Augment:
     """All channels become the luma."""
     check_channels("greyscale", task)
     check("greyscale: p", p, 0, 1)
-    return lambda images: operations.adjust_saturation(images, (~chosen(images, p)).float())
+    return lambda images: operations.change_where(
+        chosen(images, p), images, lambda some: operations.grey(some).clamp(0, 1).expand_as(some)
+    )
 
 
 def gaussian_blur(
@@ -135,8 +139,10 @@ def gaussian_blur(
     check("gaussian_blur: p", p, 0, 1)
 
     def blur(images: Tensor) -> Tensor:
-        width = torch.where(chosen(images, p), uniform(images, sigma), 1e-3)  # 1e-3: the identity
-        return operations.gaussian_blur(images, width, size)
+        hit, width = chosen(images, p), uniform(images, sigma)
+        return operations.change_where(
+            hit, images, lambda some, width: operations.gaussian_blur(some, width, size), width
+        )
 
     return blur
 

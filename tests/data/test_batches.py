@@ -12,12 +12,14 @@ from PIL import Image
 from tiny import tiny
 from torch import nn
 
-from benchbench.data.batches import AHEAD, Feed, resident, shares
+from benchbench.data.batches import AHEAD, Feed, shares
 from benchbench.data.encoded_images import Encoded, starts_of
+from benchbench.data.gathering import Streamed, resident
 from benchbench.data.pack import in_memory
 from benchbench.evaluation.features import extract
 from benchbench.extension.constants import TRAIN, UNKNOWN
 from benchbench.extension.errors import BadInput
+from benchbench.training.device import Machine
 
 CPU = torch.device("cpu")
 
@@ -105,32 +107,36 @@ def test_encoded_images_are_fed_and_read_off_as_pixels_are(pack, tmp_path):
     place.write_bytes(b"".join(contents))
     np.save(starts_of(place), np.cumsum([0, *map(len, contents)]))
     encoded = Encoded(place, pack.inputs.shape[2], None)
-    assert resident(encoded, CPU) is encoded
+    streamed = resident(encoded, Machine(CPU, "fp32"))
+    assert isinstance(streamed, Streamed) and streamed.near is None
     for step in (0, 7):
         rows, wanted = (
             Feed(pack, images, ("left", "right"), ("left",), 20, 3, CPU)(step)
-            for images in (encoded, pack.inputs)
+            for images in (streamed, pack.inputs)
         )
         assert torch.equal(rows.inputs, wanted.inputs)
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     index = torch.tensor([5, 3, 300])
-    z, wanted = (extract(network, images, index, CPU) for images in (encoded, pack.inputs))
+    z, wanted = (extract(network, images, index, CPU) for images in (streamed, pack.inputs))
     assert torch.equal(z, wanted)
+    assert all(map(torch.equal, encoded, pack.inputs))
 
 
 def test_what_is_not_on_the_device_is_fetched_ahead(pack):
     """Rows that are decoded: the same ones, whatever is asked for in turn, each batch once."""
 
     class Slow(Encoded):
+        shape = pack.inputs.shape
+
         def __init__(self):
             self.asked = []
 
         def __len__(self):
             return len(pack.inputs)
 
-        def __getitem__(self, index):
-            self.asked.append(index)
-            return pack.inputs[index]
+        def read(self, rows, pixels):
+            self.asked.append(rows)
+            pixels.copy_(pack.inputs[rows])
 
     slow = Slow()
     feed = Feed(pack, slow, ("left", "right"), (), 20, 3, CPU)
@@ -144,10 +150,12 @@ def test_what_is_not_on_the_device_is_fetched_ahead(pack):
 
 def test_rows_that_cannot_be_decoded_stop_the_step_that_wants_them(pack):
     class Broken(Encoded):
+        shape = pack.inputs.shape
+
         def __init__(self):
             pass
 
-        def __getitem__(self, index):
+        def read(self, rows, pixels):
             raise OSError("the file is gone")
 
     feed = Feed(pack, Broken(), ("left", "right"), (), 20, 3, CPU)

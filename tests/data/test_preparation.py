@@ -360,7 +360,8 @@ def little_space(monkeypatch, data):
 
 
 def test_pixels_that_do_not_fit_stay_encoded_and_are_the_same(data, store, tmp_path, little_space):
-    pack = prepared(IDENTITY, lambda: data, store, 0, silent)
+    with pytest.warns(UserWarning, match="30 images take 0.0 GB, and the disk .* in every epoch"):
+        pack = prepared(IDENTITY, lambda: data, store, 0, silent)
     assert isinstance(pack.inputs, Encoded)
     again = prepared(IDENTITY, untouched, store, 0, silent)
     rows = torch.tensor([29, 0, 7, 7])
@@ -376,13 +377,15 @@ def test_pixels_that_do_not_fit_stay_encoded_and_are_the_same(data, store, tmp_p
 
 
 def test_encoded_or_not_the_fingerprint_is_one(data, store, tmp_path, little_space, monkeypatch):
-    encoded = prepared(IDENTITY, lambda: data, store, 0, silent)
+    with pytest.warns(UserWarning, match="decoded in every epoch"):
+        encoded = prepared(IDENTITY, lambda: data, store, 0, silent)
     monkeypatch.undo()
     plain = prepared(IDENTITY, lambda: data, Store(tmp_path / "roomy"), 0, silent)
     assert isinstance(plain.inputs, torch.Tensor)
     assert plain.fingerprint == encoded.fingerprint
 
 
+@pytest.mark.filterwarnings("ignore:the pixels of")
 def test_a_broken_image_is_told_where_files_stay_encoded(data, store, little_space):
     (data.inputs.root / "3.png").write_bytes(b"no image")
     with pytest.raises(BadInput, match="image .*3.png cannot be decoded"):

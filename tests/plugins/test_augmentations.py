@@ -1,5 +1,6 @@
 """Every operation against torchvision's, image by image; what is drawn against its distribution."""
 
+import colorsys
 import inspect
 import math
 from functools import partial
@@ -449,9 +450,41 @@ def test_the_width_of_the_blur_is_uniform_where_chosen(watch):
     torch.manual_seed(0)
     build("gaussian_blur", (1, 2, 2), sigma=(0.5, 2.5), p=0.3)(torch.zeros(20_000, 1, 2, 2))
     ((_, (sigma, _)),) = calls
-    blurred = sigma[sigma >= 0.5]
-    assert len(blurred) / len(sigma) == pytest.approx(0.3, abs=0.01)
-    assert blurred.max() <= 2.5 and blurred.mean() == pytest.approx(1.5, abs=0.03)
+    assert len(sigma) / 20_000 == pytest.approx(0.3, abs=0.01)
+    assert sigma.min() >= 0.5 and sigma.max() <= 2.5
+    assert sigma.mean() == pytest.approx(1.5, abs=0.03)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 9, 17)])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_only_the_chosen_images_are_changed_and_as_all_of_them_would_be(shape, share):
+    """On a CPU the others are not computed: the same, bit for bit, as changing every image."""
+    images, sigma = make_images(24, shape), torch.linspace(0.1, 2.0, 24)
+    chosen = torch.rand(24, generator=torch.Generator().manual_seed(1)) < share
+    for change, parameters in (
+        (lambda some: some.flip(3), ()),
+        (lambda some: operations.grey(some).expand_as(some), ()),
+        (lambda some, sigma: operations.gaussian_blur(some, sigma, 3), (sigma,)),
+    ):
+        before = images.clone()
+        found = operations.change_where(chosen, images, change, *parameters)
+        every = change(images, *parameters)
+        wanted = torch.stack([e if c else i for c, e, i in zip(chosen, every, images, strict=True)])
+        assert torch.equal(found, wanted) and torch.equal(images, before)
+
+
+def test_the_hue_where_channels_tie_is_that_of_the_first_highest():
+    """Every pixel whose channels are of five levels, by the definition of HSV, in float64."""
+    levels = torch.linspace(0, 1, 5)
+    pixels = torch.cartesian_prod(levels, levels, levels)  # [125, 3]
+    turns = torch.linspace(-0.5, 0.5, 11)
+    images = pixels.T.reshape(1, 3, 25, 5).expand(11, 3, 25, 5)
+    found = operations.adjust_hue(images, turns)
+    for turn, image in zip(turns.tolist(), found, strict=True):
+        for before, after in zip(pixels.tolist(), image.flatten(1).T.tolist(), strict=True):
+            hue, saturation, value = colorsys.rgb_to_hsv(*before)
+            wanted = colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)
+            assert after == pytest.approx(wanted, abs=1e-5)
 
 
 def test_affine_parameters_are_uniform_and_shifts_whole_pixels(watch):

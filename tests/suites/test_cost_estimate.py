@@ -12,9 +12,12 @@ from suites import SMALL
 from tiny import SUITE
 
 from benchbench.cli import main
+from benchbench.data.gathering import Streamed
 from benchbench.execution import evaluation_cost
+from benchbench.execution.job import Job
 from benchbench.execution.local import run_cells
 from benchbench.execution.progress import Progress
+from benchbench.extension.catalog import Wanted
 from benchbench.extension.contracts import Rows, Task
 from benchbench.extension.errors import BadInput
 from benchbench.suites import cost
@@ -470,6 +473,79 @@ def test_free_memory_is_what_the_system_and_every_control_group_leave(tmp_path, 
     assert left_by_groups(tmp_path / "none", tmp_path / "cgroup") == []
     monkeypatch.setattr("benchbench.training.device.left_by_groups", lambda: [300, 200])
     assert machine.free_memory() == 200
+
+
+GB = 10**9
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """What torch tells of a GPU of 80 GB, of which programs hold something."""
+    told = {"free": 80 * GB, "reserved": 0, "allocated": 0}
+    cuda = "torch.cuda."
+    monkeypatch.setattr(cuda + "mem_get_info", lambda device: (told["free"], 80 * GB))
+    monkeypatch.setattr(cuda + "memory_reserved", lambda device: told["reserved"])
+    monkeypatch.setattr(cuda + "memory_allocated", lambda device: told["allocated"])
+    return told
+
+
+@pytest.mark.parametrize(
+    ("share", "free", "reserved", "allocated", "wanted"),
+    [
+        (1.0, 80, 0, 0, 80),
+        (1.0, 50, 30, 10, 70),  # 20 of what torch has reserved are unused
+        (0.25, 80, 0, 0, 20),
+        (0.25, 62, 18, 15, 5),  # of its 20, 15 are in use
+        (0.25, 3, 5, 5, 3),  # others have taken more than their share
+        (0.25, 60, 20, 20, 0),
+    ],
+)
+def test_a_process_may_take_its_share_of_a_gpu(gpu, share, free, reserved, allocated, wanted):
+    gpu |= {"free": free * GB, "reserved": reserved * GB, "allocated": allocated * GB}
+    machine = Machine(torch.device("cuda"), "fp32", memory_share=share)
+    assert machine.free_memory() == wanted * GB
+
+
+def test_a_worker_knows_its_share(plan_of, tmp_path):
+    plan, _ = one_cell(plan_of)
+    job = Job(plan.suite, Wanted(), tmp_path, plan.store.root, "cpu", memory_share=0.25)
+    made = job.plan_with(plan.catalog, plan.store, lambda done, count: None)
+    assert (made.machine.memory_share, plan.machine.memory_share) == (0.25, 1.0)
+
+
+def test_inputs_on_a_gpu_give_way_to_a_step(plan_of, monkeypatch):
+    """48 GB of inputs on a card of 80, as the issue has it, here of so many bytes: what a step
+    needs is taken from them, and processes that start later count on none of the head's copy."""
+    plan, _ = one_cell(plan_of)
+    row = plan.pack.inputs[0].nbytes
+    rooms = []
+    monkeypatch.setattr("benchbench.suites.plan.resident", lambda *asked: rooms.append(asked[2:]))
+    for free, needed, room in ((30, 20, None), (30, 30, None), (30, 46, 24), (10, 99, 0)):
+        monkeypatch.setattr(Machine, "free_memory", lambda self, free=free: free * row)
+        plan.__dict__["inputs"] = Streamed(plan.pack.inputs, torch.device("cpu"), near=40)
+        assert plan.on_device == 40 * row
+        assert Calibration(plan, processes=2).free == (40 + free) * row // 2
+        plan.make_room(needed * row)
+        assert rooms == ([] if room is None else [(room * row,)])
+        rooms.clear()
+    plan.__dict__["inputs"] = Streamed(plan.pack.inputs, torch.device("cpu"), near=40)
+    plan.release()
+    assert "inputs" not in plan.__dict__ and plan.on_device == 0
+    plan.release()
+    plan.make_room(10**15)
+    assert rooms == []
+
+
+def test_a_dry_run_tells_how_fast_images_are_decoded(invoke, monkeypatch):
+    """Beside how fast the fastest stage trains: 12 rows in a second of which 0.4 are waited."""
+    monkeypatch.setattr(cost, "pace_of", lambda cell, link, plan: Pace(0.0, 1.0, 0.4))
+    monkeypatch.setattr(cost, "images_per_second", lambda inputs, plan: 345.6)
+    assert "decoded" not in invoke("--dry-run")[1]
+    monkeypatch.setattr(cost, "Encoded", torch.Tensor)
+    _, out, _ = invoke("--dry-run")
+    assert (
+        "in every epoch" in out and "about 346 images/s here, and training alone takes up to" in out
+    )
 
 
 def test_a_dry_run_says_whether_compiling_pays(invoke, monkeypatch):

@@ -7,13 +7,15 @@ import safetensors.torch
 import torch
 from tiny import tiny
 
-from benchbench.data.batches import Feed, resident
+from benchbench.data.batches import Feed
+from benchbench.data.gathering import resident
 from benchbench.data.pack import in_memory
 from benchbench.extension.catalog import Catalog
 from benchbench.extension.contracts import Batch, Objective
 from benchbench.store.artifacts import packed
 from benchbench.suites.plan import build_augmentation, build_encoder
 from benchbench.training.budget import Budget
+from benchbench.training.device import Machine
 from benchbench.training.loop import (
     Checkpoints,
     Diverged,
@@ -46,7 +48,7 @@ class Setting:
         )
 
     def give_rows(self, device):
-        images = resident(self.pack.inputs, device)
+        images = resident(self.pack.inputs, Machine(device, "fp32"))
         seen, shown = ("left", "right"), ("left",)
         self.feed = Feed(self.pack, images, seen, shown, 12, self.seed, device)
 
@@ -180,7 +182,8 @@ class OnGpu(Setting):
         device = torch.device("cuda")
         self.encoder.to(device)
         self.objective.to(device)
-        images = self.pack.inputs if ahead else resident(self.pack.inputs, device)
+        machine = Machine(device, "fp32")
+        images = self.pack.inputs if ahead else resident(self.pack.inputs, machine)
         self.feed = Feed(self.pack, images, ("left", "right"), ("left",), 12, 0, device)
         self.views = Views(lambda images: images)
 
