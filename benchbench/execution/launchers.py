@@ -41,7 +41,8 @@ def run_on(
 ) -> list[Record]:
     """Run every cell where the engine is; here, where there is none."""
     if engine is None:
-        return run_cells(plan, cells, audience, train_together_for(job))
+        with train_together_for(job) as together:
+            return run_cells(plan, cells, audience, together)
     return run_tasks(plan, cells, engine, audience)
 
 
