@@ -2,6 +2,9 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,10 +13,14 @@ from tiny import Text
 
 from benchbench.execution.job import Job, rank_plan, train_together_for
 from benchbench.execution.process_ranks import RankDied, Ranks
+from benchbench.execution.torchrun import Torchrun
 from benchbench.extension.catalog import Wanted
 from benchbench.extension.errors import BadInput
+from benchbench.store.records import read_records
 from benchbench.suites.suite import Suite
 from benchbench.training.loop import Diverged
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 PLUGIN = """
 import os
@@ -67,16 +74,19 @@ stage = { steps = 3, batch_size = 8, lr = 0.004 }
 HOW = ("well", "again", "killed", "error", "bad", "exit", "nan", "later", "last")
 
 
+def methods(folder, names):
+    return "".join(
+        f"[[method]]\nname = {how!r}\nchain = \"told(folder='{folder}', how='{how}')\"\n"
+        for how in names
+    )
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A job whose methods end in the ways of HOW, by name, and its plan."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "told.py").write_text(PLUGIN)
-    methods = "".join(
-        f"[[method]]\nname = {how!r}\nchain = \"told(folder='{folder}', how='{how}')\"\n"
-        for how in HOW
-    )
-    (folder / "few.toml").write_text(SUITE + methods)
+    (folder / "few.toml").write_text(SUITE + methods(folder, HOW))
     wanted = Wanted.here([str(folder / "told.py")])
     suite = Suite.read(str(folder / "few.toml"))
     job = Job(suite, wanted, folder, folder / "store", "cpu", ranks=2, threads=2)
@@ -143,6 +153,7 @@ def test_what_goes_wrong_in_one_of_them_is_raised_and_all_end(made, how, kind, w
         assert ranks.ranks == [] and all(map(gone, who(folder, how)))
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_them_with_a_checkpoint(made):
     folder, job, plan, _ = made
     text = (folder / "few.toml").read_text().replace("steps = 3", "steps = 100000")
@@ -173,3 +184,68 @@ def test_an_interrupt_ends_them_with_a_checkpoint(made):
     assert all(map(gone, who(folder, "well") - before))
     assert plan.store.has("checkpoints", plan.links(cell)[0].key)
     assert not plan.trained(plan.links(cell)[0])
+
+
+def test_processes_of_torchrun_train_a_suite_together(made):
+    """The first runs the cells and writes; the other trains with it, after a divergence, too."""
+    folder, job, *_ = made
+    text = SUITE.replace('name = "few"', 'name = "spread"')
+    names = ("well", "nan", "later")
+    (folder / "spread.toml").write_text(text + methods(folder, names))
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
+    line += [str(free_port()), "-m", "benchbench", "run", "spread.toml", "--store", "spread"]
+    line += ["--plugin", "told.py", "--device", "cpu", "--data", "."]
+    before = {how: who(folder, how) for how in HOW}
+    done = subprocess.run(line, env=ONE_THREAD, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 1, done.stderr  # one has diverged
+    assert done.stdout.count("| method ") == 1, "the board, once"
+    found = {r.method: r for r in read_records(folder / "spread" / "records" / "spread")}
+    assert {name: r.status for name, r in found.items()} == {
+        "well": "scored",
+        "nan": "diverged",
+        "later": "scored",
+    }
+    assert {s.processes for r in found.values() if r.cost for s in r.cost.stages} == {2}
+    mine = [who(folder, how) - before[how] for how in names]
+    assert mine[0] == mine[1] == mine[2] and len(mine[0]) == 2
+
+
+ENVIRONMENT = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "MASTER_ADDR": "a",
+               "MASTER_PORT": "1"}  # fmt: skip
+
+
+def test_what_torchrun_says_is_taken(monkeypatch):
+    told = Torchrun.found(ENVIRONMENT)
+    assert (told.rank, told.count, told.local, told.follows) == (3, 4, 1, True)
+    assert not Torchrun.found({**ENVIRONMENT, "RANK": "0"}).follows
+    assert told.ranks(1, "local") == told.ranks(4, "local") == 4
+    for left_out in ENVIRONMENT:
+        assert Torchrun.found({k: v for k, v in ENVIRONMENT.items() if k != left_out}) is None
+    assert Torchrun.found({**ENVIRONMENT, "WORLD_SIZE": "1"}) is None
+    with pytest.raises(BadInput, match="RANK = 'x' in the environment should be a number"):
+        Torchrun.found({**ENVIRONMENT, "RANK": "x"})
+    with pytest.raises(BadInput, match="--ranks 8: torchrun has started 4 processes"):
+        told.ranks(8, "local")
+    with pytest.raises(BadInput, match="leave out --launch slurm"):
+        told.ranks(1, "slurm")
+
+
+def test_each_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch):
+    there, taken = 2, []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    told = Torchrun.found(ENVIRONMENT)
+    assert told.device("auto") == told.device("cuda") == "cuda:1" and taken == [1, 1]
+    assert told.device("cpu") == "cpu"
+    there = 1
+    with pytest.raises(BadInput, match="more than 1 processes on this machine, which has 1 GPU;"):
+        told.device("auto")
+    there = 0
+    assert told.device("auto") == "auto"
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
