@@ -69,11 +69,13 @@ def opened(
     launch: str = "local",
     resources: Sequence[str] = (),
     writes: bool = False,
+    beside: bool = False,
     **how: Any,
 ) -> Iterator[Opened]:
     """The plan of a suite, its data prepared. BadInput if it cannot be made.
 
-    Before the data are read, ``launch`` and, if the call ``writes``, the store are checked.
+    Before the data are read, ``launch`` and, if the call ``writes``, the store are checked. Where
+    other processes are started ``beside`` this one, it cannot be made of objects.
     """
     from benchbench.execution.job import Job
     from benchbench.execution.launchers import engine_of
@@ -87,11 +89,12 @@ def opened(
     read, text = told or _read(suite, objects)
     job = Job(read, wanted, data_place(data).absolute(), home.absolute(),
               device, **how)  # fmt: skip
-    if objects.given and (launch != "local" or job.ranks > 1):
+    if objects.given and (beside or launch != "local" or job.ranks > 1):
         first = objects.given[0]
+        remedy = "start one process" if beside else "leave out launch and ranks"
         raise BadInput(
             f"{first.kind} {first.name} is an object of this process, and other processes have "
-            'none of it: leave out launch and ranks, or give it as a plugin ("my_file.py")'
+            f'none of it: {remedy}, or give it as a plugin ("my_file.py")'
         )
     engine = engine_of(launch, resources, job)
     if writes:

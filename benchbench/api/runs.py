@@ -70,6 +70,7 @@ def run(
     from benchbench.execution.evaluation_cost import WholeCost
     from benchbench.execution.launchers import processes_here, run_on
     from benchbench.execution.local import run_cells
+    from benchbench.execution.torchrun import Torchrun, follow
     from benchbench.store.artifacts import enough_space
     from benchbench.suites.cost import total
     from benchbench.suites.plan import DONE
@@ -77,6 +78,10 @@ def run(
 
     if debug and (launch != "local" or ranks > 1):
         raise BadInput("debug keeps everything in this process: leave out launch and ranks")
+    torchrun = Torchrun.found()
+    if torchrun:
+        ranks, device = torchrun.ranks(ranks, launch), torchrun.device(device)
+        progress = progress and not torchrun.follows
     with opened(
         suite,
         store,
@@ -87,13 +92,17 @@ def run(
         launch=launch,
         resources=resources,
         writes=True,
+        beside=torchrun is not None,
         compiled=compiled,
-        ranks=ranks,
+        ranks=1 if torchrun else ranks,
         checkpoint_every=checkpoint_every,
     ) as made:
         plan, tell, engine = made.plan, made.tell, made.engine
         cells = chosen_cells(plan, only)
         notes = [one.sentence for one in made.objects.given] + plan.remarks(cells)
+        if torchrun and torchrun.follows:
+            follow(torchrun, plan)
+            return made.results(cells, notes)
         for note in notes:
             tell(note)
         known = plan.statuses(plan.state())
@@ -119,7 +128,7 @@ def run(
             if debug:
                 run_cells(plan, to_do, audience, debug=True)
             else:
-                run_on(engine, made.job, plan, to_do, audience)
+                run_on(engine, made.job, plan, to_do, audience, torchrun)
         return made.results(cells, notes)
 
 

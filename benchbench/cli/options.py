@@ -103,8 +103,9 @@ def launch_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.IntRange(min=1),
             default=1,
             show_default=True,
-            help="Processes that train each stage together, a GPU each: a batch is spread over "
-            "them, and losses are those of one process with the whole batch.",
+            help="Processes of this machine that train each stage together, a GPU each: a batch is "
+            "spread over them, and losses are those of one process with the whole batch. For "
+            "several machines start torchrun -m benchbench run.",
         ),
         click.option(
             "--resources",

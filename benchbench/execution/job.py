@@ -3,6 +3,7 @@
 import errno
 import traceback
 from bdb import BdbQuit
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from benchbench.data.preparation import Report
 from benchbench.execution.cell import Watcher, describe, execute, silent, trained
-from benchbench.execution.process_ranks import Together, alone, train_together
+from benchbench.execution.process_ranks import Ranks, Together, alone
 from benchbench.extension.catalog import Catalog, Wanted, load
 from benchbench.extension.errors import BadInput
 from benchbench.store.artifacts import Store
@@ -93,10 +94,15 @@ def plan_of(job: Job) -> Plan:
 
 def work(job: Job, task: Task) -> Ended:
     """Do a task of another process's plan. What it leaves is in the store."""
+    with train_together_for(job) as together:
+        return work_with(together, job, task)
+
+
+def work_with(together: Together, job: Job, task: Task) -> Ended:
+    """The same with what trains stages in several processes, where it is there already."""
     try:
         plan = plan_of(job)
         check_same(plan, task)
-        together = train_together_for(job)
         if task.depth is None:
             record, trace = attempt(task.cell, plan, silent, together)
             return Ended(task.key, record.status, record.reason, trace)
@@ -137,11 +143,9 @@ def attempt(
             return record, traceback.format_exc()
 
 
-def train_together_for(job: Job) -> Together:
+def train_together_for(job: Job) -> AbstractContextManager[Together]:
     """What trains missing stages in several processes, where the job asks for that."""
-    if job.ranks == 1:
-        return alone
-    return lambda cell, links, plan: train_together(rank_plan, job, job.ranks, cell, links, plan)
+    return nullcontext(alone) if job.ranks == 1 else Ranks(rank_plan, job, job.ranks)
 
 
 def rank_plan(job: Job, rank: int) -> Plan:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from benchbench.execution.job import Job, check_ranks, train_together_for
 from benchbench.execution.local import Audience, Processes, run_cells
 from benchbench.execution.task_queue import Engine, run_tasks
+from benchbench.execution.torchrun import Head, Torchrun
 from benchbench.extension.errors import BadInput
 from benchbench.store.records import Record
 from benchbench.suites.plan import Plan
@@ -37,11 +38,17 @@ def engine_of(text: str, resources: Sequence[str], job: Job) -> Engine | None:
 
 
 def run_on(
-    engine: Engine | None, job: Job, plan: Plan, cells: Sequence[Cell], audience: Audience
+    engine: Engine | None,
+    job: Job,
+    plan: Plan,
+    cells: Sequence[Cell],
+    audience: Audience,
+    torchrun: Torchrun | None = None,
 ) -> list[Record]:
-    """Run every cell where the engine is; here, where there is none."""
+    """Run every cell where the engine is; here, where there is none, with torchrun's processes."""
     if engine is None:
-        return run_cells(plan, cells, audience, train_together_for(job))
+        with Head(torchrun) if torchrun else train_together_for(job) as together:
+            return run_cells(plan, cells, audience, together)
     plan.release()  # each worker has inputs of its own
     return run_tasks(plan, cells, engine, audience)
 

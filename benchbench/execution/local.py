@@ -16,7 +16,16 @@ import torch
 
 from benchbench.execution.cell import Watcher
 from benchbench.execution.child_processes import end_with_parent, start_server
-from benchbench.execution.job import Ended, Job, Task, attempt, check_ranks, gpus_for, work
+from benchbench.execution.job import (
+    Ended,
+    Job,
+    Task,
+    attempt,
+    check_ranks,
+    gpus_for,
+    train_together_for,
+    work_with,
+)
 from benchbench.execution.process_ranks import Together, alone
 from benchbench.execution.requested_resources import Rules
 from benchbench.extension.process_isolation import how_it_died
@@ -170,6 +179,6 @@ def serve(line: Connection, job: Job) -> None:
     """Work until told to stop, or until whoever tells is gone."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from a terminal; the head stops its workers
-    with suppress(KeyboardInterrupt), raised_by():
+    with suppress(KeyboardInterrupt), raised_by(), train_together_for(job) as together:
         while True:
-            line.send(work(job, line.recv()))
+            line.send(work_with(together, job, line.recv()))

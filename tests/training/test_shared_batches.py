@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from benchbench.data.batches import Feed
+from benchbench.data.gathering import Streamed
 from benchbench.extension.catalog import Wanted, load
 from benchbench.extension.conformance.fixtures import TEXTS, Probe, bars, packed, shrunk, texts
 from benchbench.extension.contracts import Task, begun
@@ -134,16 +135,16 @@ def test_a_view_is_the_whole_tensor_made_only_when_its_values_are_asked_for(rank
         assert (view_of(first, rank, ranks, asked).numpy() == first.numpy()).all()
 
 
-class Counted:
-    """The pack's inputs, not on the device: each row counts when it is read."""
+class Counted(Streamed):
+    """The pack's inputs, not on the device: rows count when they are read."""
 
     def __init__(self, inputs):
-        self.inputs, self.read = inputs, []
-        self.device = inputs.device
+        super().__init__(inputs, torch.device("cpu"))
+        self.asked = []
 
-    def __getitem__(self, rows):
-        self.read.append(len(rows))
-        return self.inputs[rows]
+    def read(self, index, buffer):
+        self.asked.append(len(index))
+        super().read(index, buffer)
 
 
 def trained(name, options, views):
@@ -167,7 +168,7 @@ def trained(name, options, views):
     budget = Budget(STEPS, ROWS, 1e-3, weight_decay=1e-4, warmup=0.1, optimizer="sgd")
     made = Views(augment, small=shrunk)
     losses = train(encoder, objective, made, feed, budget, 0, precision="fp32")
-    return {"losses": losses, "entered": entered, "read": inputs.read}
+    return {"losses": losses, "entered": entered, "read": inputs.asked}
 
 
 VIEWS = "random_resized_crop | horizontal_flip | color_jitter | gaussian_blur | noise"
