@@ -10,11 +10,11 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from resident import STATUS
 
 from benchbench.extension.errors import BadInput
 from benchbench.store.artifacts import (
@@ -272,28 +272,13 @@ def test_a_type_that_no_file_holds_is_named(store):
 
 
 MEASURED = """
-import sys, threading, time
+import sys
 from pathlib import Path
 
 import torch
+from resident import peak_of
 
 from benchbench.store.artifacts import Store
-
-def resident():
-    told = Path("/proc/self/status").read_text()
-    return 1024 * int(told.partition("RssAnon:")[2].split()[0])
-
-def peak_of(work):
-    most, over = [resident()], threading.Event()
-    def look():
-        while not over.wait(0.001):
-            most.append(resident())
-    before, watcher = most[0], threading.Thread(target=look)
-    watcher.start()
-    kept = work()
-    over.set()
-    watcher.join()
-    return max(most) - before, kept
 
 torch.set_num_threads(1)
 store, rows = Store(Path(sys.argv[1])), int(sys.argv[2])
@@ -309,7 +294,7 @@ print(written / size, read / size)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says what is resident")
+@pytest.mark.skipif(not STATUS.exists(), reason="Linux alone says what is resident")
 def test_an_artifact_is_written_and_read_in_hardly_more_memory_than_it_takes(tmp_path):
     """Beside an artifact of 200 MB, of which what is read is one more."""
     command = [sys.executable, "-c", MEASURED, str(tmp_path), "45000"]

@@ -3,13 +3,18 @@
 Three domains; two of them have thousands of training rows that nobody has labelled.
 """
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import wide_pack
 from audiences import quiet
+from resident import STATUS
 from safetensors.torch import load_file
 from tiny import SUITE
 from torch import nn
@@ -214,3 +219,18 @@ def test_a_record_is_that_of_a_run_that_keeps_every_row(plan_of, pack, tmp_path,
     assert predicted.keys() == wanted.keys() == {*NAMES}
     for domain, values in wanted.items():
         assert (predicted[domain] == values).sum() >= 99 and len(values.unique()) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATUS.exists(), reason="Linux alone says what is resident")
+def test_a_pack_larger_than_memory_is_planned_fed_and_extracted_in_little(tmp_path):
+    """300,000 images of 96 pixels, 8.3 GB. With 3,000,000 the helper says how it is by hand."""
+    helper = Path(wide_pack.__file__)
+    command = [sys.executable, str(helper), str(tmp_path), "300000"]
+    child = subprocess.run(command, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    words = child.stdout.split()
+    taken = dict(zip(words[::2], map(float, words[1::2]), strict=True))
+    assert taken.keys() == {"planned", "fed", "extracted", "summed", "process", "rows"}
+    assert taken.pop("rows") < 300_000 / 5
+    assert max(taken.values()) < 1000 < 300_000 * 3 * 96 * 96 / 1e6 / 8
