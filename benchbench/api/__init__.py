@@ -51,7 +51,7 @@ from benchbench.api.reports import (
     PredictorReport,
     SearchReport,
 )
-from benchbench.api.runs import Preview, Status, evaluate, preview, run, status
+from benchbench.api.runs import Preview, Status, evaluate, follows, preview, run, status
 from benchbench.api.speed import bench
 from benchbench.api.stores import (
     Cleaned,
@@ -108,6 +108,7 @@ __all__ = [
     "evaluate",
     "export_model",
     "export_records",
+    "follows",
     "is_board",
     "judge_predictors",
     "load_board",

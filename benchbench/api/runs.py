@@ -183,6 +183,14 @@ def preview(
         return _without_data(suite, only, data_place(data), error)
 
 
+def follows() -> bool:
+    """Whether torchrun has started this process to train with another, which shows results."""
+    from benchbench.execution.torchrun import Torchrun
+
+    torchrun = Torchrun.found()
+    return torchrun is not None and torchrun.follows
+
+
 @dataclass(frozen=True)
 class Preview:
     """What a run would do; printed, one line for each cell and one for their sum."""

@@ -158,7 +158,6 @@ def run(
     Run it again after an interruption: what was finished is kept, and nothing is done twice.
     """
     from benchbench import api
-    from benchbench.execution.torchrun import Torchrun
 
     asked: dict[str, Any] = {
         "only": only,
@@ -181,7 +180,7 @@ def run(
             raise told.fault
         sys.exit(2 if told.refused else 0)
     results = api.run(suite, **asked)
-    if (torchrun := Torchrun.found()) and torchrun.follows:
+    if api.follows():
         return  # the first of torchrun's processes shows the board
     click.echo(results.render(), nl=False)
     if not results.complete:
