@@ -38,7 +38,7 @@ class Estimate:
     memory: int = 0  # bytes on the device, at the peak of a step or of extracting features
     kept: int = 0  # bytes that stay in the store
     features: int = 0  # bytes of what stays that are features
-    checkpoint: int = 0  # bytes there while a stage is trained
+    checkpoint: int = 0  # bytes there while a stage is trained: one, and the next beside it
 
     @property
     def disk(self) -> int:
@@ -196,7 +196,7 @@ class Calibration:
             pace.of(budget.steps),
             self._step(cell, link),
             kept=size * (1 + len(link.snapshots)),
-            checkpoint=size * (1 + SLOTS[budget.optimizer]),
+            checkpoint=2 * size * (1 + SLOTS[budget.optimizer]),
         )
 
     def _features(self, encoder: str, share: Share) -> Estimate:
