@@ -82,10 +82,10 @@ def compare_data(
         }
     for side in (32, 224):
         fetch, step = fetching(catalog, machine, side, batch_size, rounds)
-        told = gathering(side, batch_size, rounds)
+        gathered = gathering(side, batch_size, rounds)
         figures |= {
-            f"gather_{side}_images_per_second": batch_size / median(told["gather"]),
-            **ratio(f"plain_indexing_to_gather_{side}", told["plain"], told["gather"]),
+            f"gather_{side}_images_per_second": batch_size / median(gathered["gather"]),
+            **ratio(f"plain_indexing_to_gather_{side}", gathered["plain"], gathered["gather"]),
             f"fetch_{side}_seconds": fetch,
             f"resnet18_{side}_step_seconds": step,
             f"fetch_{side}_to_step": fetch / step,

@@ -36,8 +36,11 @@ class Feed:
         seed: int,
         device: torch.device,
     ) -> None:
-        there = isinstance(inputs, Tensor) and inputs.device.type == device.type
-        self.inputs = inputs if there or isinstance(inputs, Streamed) else Streamed(inputs, device)
+        if isinstance(inputs, Encoded) or (
+            isinstance(inputs, Tensor) and inputs.device.type != device.type
+        ):
+            inputs = Streamed(inputs, device)
+        self.inputs = inputs
         self.domains, self.seed, self.device = tuple(domains), seed, device
         self.pools = [pool(pack, domain, domain in labelled) for domain in domains]
         self.shares = shares(pack, domains, labelled, batch_size)
