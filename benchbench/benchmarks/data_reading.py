@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -12,10 +13,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from benchbench.benchmarks.paired_rounds import ratio, side_by_side
 from benchbench.benchmarks.training_step import random_data
 from benchbench.data.batches import Feed
 from benchbench.data.decoding import resized
+from benchbench.data.gathering import Streamed
 from benchbench.data.preparation import decoded, prepared
 from benchbench.extension.catalog import Catalog
 from benchbench.extension.constants import TRAIN
@@ -78,7 +82,10 @@ def compare_data(
         }
     for side in (32, 224):
         fetch, step = fetching(catalog, machine, side, batch_size, rounds)
+        gathered = gathering(side, batch_size, rounds)
         figures |= {
+            f"gather_{side}_images_per_second": batch_size / median(gathered["gather"]),
+            **ratio(f"plain_indexing_to_gather_{side}", gathered["plain"], gathered["gather"]),
             f"fetch_{side}_seconds": fetch,
             f"resnet18_{side}_step_seconds": step,
             f"fetch_{side}_to_step": fetch / step,
@@ -149,6 +156,28 @@ def fetching(
         step()
         seconds = median(timed(step) for _ in range(rounds))
     return fetch, seconds * batch_size / STEP_ROWS
+
+
+def gathering(side: int, batch_size: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds to gather random batches in the host's memory, as they are and by plain indexing."""
+    with TemporaryDirectory() as folder:
+        pixels = random_data(side, rows=4 * batch_size).inputs
+        assert isinstance(pixels, Tensor), "they are made in memory"
+        np.save(Path(folder) / "pixels.npy", pixels.numpy())
+        mapped = torch.from_numpy(np.load(Path(folder) / "pixels.npy", mmap_mode="c"))
+        streamed, generator = (
+            Streamed(mapped, torch.device("cpu")),
+            torch.Generator().manual_seed(0),
+        )
+
+        def drawn() -> Tensor:
+            return torch.randint(len(mapped), (batch_size,), generator=generator)
+
+        ways = {"plain": lambda: mapped[drawn()], "gather": lambda: streamed[drawn()]}
+        actions = {name: partial(timed, way) for name, way in ways.items()}
+        for action in actions.values():
+            action()  # the file is read, threads are there
+        return side_by_side(5 * rounds, actions)
 
 
 def blank(rows: int) -> DomainData:

@@ -12,7 +12,7 @@ from benchbench.data.encoded_images import Encoded
 from benchbench.training.device import Machine
 
 READERS = 8  # threads that copy rows from memory-mapped files, and mostly wait for the disk
-READ_AT_ONCE = 16  # rows that a thread copies at least
+READ_AT_ONCE = 1 << 20  # bytes for which another thread is worth it
 WIDTHS = ((8, torch.int64), (4, torch.int32), (2, torch.int16), (1, torch.uint8))
 
 
@@ -131,13 +131,17 @@ class Streamed:
         if not 0 <= int(rows.min()) <= int(rows.max()) < len(source):
             raise IndexError(f"some of the rows that are asked for are not among {len(source)}")
         index, here, there = rows.numpy(), source.numpy(), target.numpy()
-        share = max(READ_AT_ONCE, -(-len(rows) // READERS))
+        readers = min(READERS, max(1, target.nbytes // READ_AT_ONCE))
+        share = -(-len(rows) // readers)
 
         def copy(start: int) -> None:
             part = slice(start, start + share)
             np.take(here, index[part], axis=0, out=there[part], mode="clip")
 
-        list(self._readers.map(copy, range(0, len(rows), share)))
+        if readers == 1:
+            copy(0)
+        else:
+            list(self._readers.map(copy, range(0, len(rows), share)))
 
     @cached_property
     def _readers(self) -> ThreadPoolExecutor:

@@ -99,7 +99,8 @@ class Calibration:
             if needed > self.free:
                 raise BadInput(self._refusal(cell, link, needed))
         needed = self._once(features_memory, cell.method.encoder)
-        if needed > self.free and self._encoded(cell):
+        beside_inputs = self.free - min(self.plan.on_device, self.free // 2)
+        if needed > beside_inputs and self._encoded(cell):
             raise BadInput(
                 f"encoder {cell.method.encoder} needs about {sized(needed)} of memory for {CHUNK} "
                 f"rows, and {self._there}; choose a smaller encoder or smaller inputs"

@@ -44,6 +44,14 @@ def test_rows_are_those_of_plain_indexing(dtype, shape, index):
         assert same(Streamed(rows, CPU, near)[index], rows[index])
 
 
+def test_rows_are_shared_among_threads_where_they_are_large(monkeypatch):
+    """Whatever number of rows a thread has, the last fewer."""
+    rows = some("float16", (3, 5, 5))
+    for at_once in (1, 150, 1000, 10_000):
+        monkeypatch.setattr("benchbench.data.gathering.READ_AT_ONCE", at_once)
+        assert same(Streamed(rows, CPU, 9)[INDEX], rows[INDEX])
+
+
 def test_rows_that_do_not_lie_one_after_the_other_are_taken_too():
     rows = some("uint8", (4, 6, 6))
     for odd in (rows.permute(0, 2, 3, 1), rows[:, 1:], rows[::2].expand(27, 4, 6, 6), rows[:, :0]):

@@ -546,6 +546,21 @@ def test_inputs_on_a_gpu_give_way_to_a_step(plan_of, monkeypatch):
     assert rooms == []
 
 
+def test_extracting_features_has_what_inputs_on_a_gpu_leave(plan_of, monkeypatch):
+    """They give way to steps alone: 40 rows of 100 are theirs, and of 60 rows half at most."""
+    plan, cell = one_cell(plan_of)
+    row = plan.pack.inputs[0].nbytes
+    monkeypatch.setattr(Machine, "free_memory", lambda self: 60 * row)
+    monkeypatch.setattr(cost, "footprint", lambda *of: SimpleNamespace(bytes=lambda *of: 0))
+    plan.__dict__["inputs"] = Streamed(plan.pack.inputs, torch.device("cpu"), near=40)
+    for processes, most in ((1, 60 * row), (2, 25 * row)):
+        monkeypatch.setattr(cost, "features_memory", lambda *of, most=most: most)
+        Calibration(plan, processes=processes).check(cell)
+        monkeypatch.setattr(cost, "features_memory", lambda *of, most=most: most + 1)
+        with pytest.raises(BadInput, match="for 512 rows"):
+            Calibration(plan, processes=processes).check(cell)
+
+
 def test_a_dry_run_tells_how_fast_images_are_decoded(invoke, monkeypatch):
     """Beside how fast the fastest stage trains: 12 rows in a second of which 0.4 are waited."""
     monkeypatch.setattr(cost, "pace_of", lambda cell, link, plan: Pace(0.0, 1.0, 0.4))
