@@ -21,7 +21,7 @@ from benchbench.evaluation.criteria import (
     infomax,
     snd,
 )
-from benchbench.evaluation.features import Features
+from benchbench.evaluation.features import Features, Moments
 from benchbench.evaluation.metrics import METRICS
 from benchbench.evaluation.readouts.registry import READOUTS
 
@@ -129,7 +129,9 @@ def test_readouts_predict_the_same_in_other_coordinates(name):
 
     def told(change: Callable[[Tensor], Tensor]) -> Tensor:
         train, val, test = (Features(change(r.z), r.labels) for r in sides)
-        fitted = READOUTS[name]()(train, val, torch.cat([train.z, test.z]), CLASSES)
+        fitted = READOUTS[name]()(
+            train, val, lambda: Moments.of(torch.cat([train.z, test.z])), CLASSES
+        )
         return fitted.scores(test.z).argmax(1)
 
     before = told(lambda z: z)

@@ -232,7 +232,8 @@ def _previewed(
     lines.append(
         f"{len(cells) - len(to_do) - refused} cached, {len(fit)} to run, {refused} cannot; "
         f"{told.stages(fit)} stages to train, about {span(whole.seconds)} on "
-        f"{plan.machine.name}, {sized(whole.memory)} of memory, {sized(whole.disk)} on disk"
+        f"{plan.machine.name}, {sized(whole.memory)} of memory, {sized(whole.disk)} on disk, "
+        f"{sized(whole.features)} of them features"
         + (f"; {len(over)} over the budget of {span(budget)}" if budget is not None else "")
     )
     fault = None

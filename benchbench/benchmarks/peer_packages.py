@@ -27,7 +27,7 @@ from benchbench.benchmarks.simclr_pipelines import (
 )
 from benchbench.benchmarks.training_step import SHAPES, now, random_data
 from benchbench.data.pack import Pack, in_memory
-from benchbench.evaluation.features import Features, extract
+from benchbench.evaluation.features import Features, Moments, extract
 from benchbench.evaluation.readouts.interface import accuracy
 from benchbench.evaluation.readouts.registry import resolve_readout
 from benchbench.extension.catalog import Catalog, Choice
@@ -224,5 +224,5 @@ def accuracy_of(name: str, job: Job, epochs: int, seed: int) -> float:
     )
     _, build = resolve_readout("linear")
     assert build
-    fitted = build()(train, val, train.z, len(pack.class_names))
+    fitted = build()(train, val, lambda: Moments.of(train.z), len(pack.class_names))
     return accuracy(fitted.scores(test.z), test.labels)

@@ -171,8 +171,11 @@ def opened(place: Path) -> Tensor | Encoded:
     if place.suffix == SUFFIX:
         note = json.loads(place.with_suffix(".json").read_text())
         return Encoded(place, note["size"], note["crop"])
-    pixels = np.load(place, mmap_mode="c", allow_pickle=False)  # torch wants no read-only memory
-    return torch.from_numpy(pixels)
+    # read-only: of memory that could be written the system wants to have as much as the file is
+    pixels = np.load(place, mmap_mode="r", allow_pickle=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(pixels)
 
 
 def crop_of(place: Path) -> float | None:

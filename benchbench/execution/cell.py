@@ -13,21 +13,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from benchbench.data.pack import Pack
+from benchbench.diagnostics.geometry import ROWS as DIAGNOSED
 from benchbench.diagnostics.geometry import Side, diagnose, diagnostics_key
 from benchbench.evaluation import metrics
 from benchbench.evaluation.criteria import Common, common_key, in_common, validate
-from benchbench.evaluation.features import Features, extract
-from benchbench.evaluation.readouts.interface import Fitted, known
+from benchbench.evaluation.readouts.interface import Fitted
 from benchbench.evaluation.readouts.linear_probe import probe
 from benchbench.evaluation.readouts.objective_head import head
 from benchbench.evaluation.readouts.registry import resolve_readout
+from benchbench.evaluation.readouts.row_blocks import where_they_fit
+from benchbench.execution.checkpoint_writer import writing_checkpoints
 from benchbench.extension.catalog import Choice, Plugin
 from benchbench.extension.constants import TEST, TRAIN, VAL
 from benchbench.extension.contracts import Objective, Supervised
 from benchbench.extension.errors import BadInput
 from benchbench.store.artifacts import Artifact, packed
-from benchbench.store.keys import features_key
 from benchbench.store.locks import LOOK_EVERY, Claim
 from benchbench.store.records import (
     SCHEMA_VERSION,
@@ -49,12 +49,14 @@ from benchbench.store.records import (
     prediction_name,
 )
 from benchbench.suites.plan import Link, Plan, build_encoder, build_views, stage_seed
+from benchbench.suites.shift_features import ShiftFeatures, shift_features
 from benchbench.suites.suite import Cell, Stage
 from benchbench.training.distributed import as_the_first_says, world
 from benchbench.training.loop import Checkpoints, Diverged, Watch, below, train
 from benchbench.training.seeds import derive_seed
 from benchbench.training.stop_signals import held_back
 
+CPU = torch.device("cpu")
 Watcher = Callable[[Stage], Watch]  # told that a stage starts; what it returns is told every step
 
 
@@ -125,7 +127,7 @@ class Reading:
     scores: tuple[Score, ...]
     validators: Validators
     predictions: Mapping[str, Tensor]  # by domain, of its test rows
-    z: Mapping[str, Features]
+    z: ShiftFeatures
 
 
 def read_off(
@@ -138,45 +140,40 @@ def read_off(
 ) -> Reading:
     """Freeze, fit the readout, score; and what a rule of selection could choose this state by."""
     with timed("features", seconds):
-        domains = (*cell.shift.sources, *cell.shift.targets)
-        z = {domain: features(encoder, encoder_key, domain, plan) for domain in domains}
+        z = shift_features(encoder, encoder_key, (cell.shift.sources, cell.shift.targets), plan)
     with timed("readout", seconds):
-        fitted = fit_readout(cell, objective, z, plan.pack)
-        scores, predictions = score(cell, fitted, z, plan.pack)
+        fitted = fit_readout(cell, objective, z, plan.machine.device)
+        scores, predictions = score(cell, fitted, z)
     with timed("validate", seconds):
         common = common_to_readouts(cell, encoder_key, z, plan)
-        validators = validated(cell, fitted, common, z, plan.pack)
+        validators = validated(cell, fitted, common, z)
     selection = Selection(rule=fitted.selection, chosen=dict(fitted.chosen))
     return Reading(selection, scores, validators, predictions, z)
 
 
-def validated(
-    cell: Cell, fitted: Fitted, common: Common, z: Mapping[str, Features], pack: Pack
-) -> Validators:
+def validated(cell: Cell, fitted: Fitted, common: Common, z: ShiftFeatures) -> Validators:
     """Of the target, labels of validation rows enter the oracle's value alone."""
-    val_rows = known(rows_of(z, cell.labelled, VAL, pack))
-    unlabelled, target_val = (rows_of(z, cell.shift.targets, s, pack) for s in (TRAIN, VAL))
-    return validate(
-        fitted, common, val_rows, unlabelled.z, known(target_val), pack.task.num_classes
+    val_rows, target_val = (
+        z.known(domains, VAL) for domains in (cell.labelled, cell.shift.targets)
     )
+    unlabelled = z.sample(cell.shift.targets).z
+    return validate(fitted, common, val_rows, unlabelled, target_val, z.pack.task.num_classes)
 
 
-def common_to_readouts(
-    cell: Cell, encoder_key: str, z: Mapping[str, Features], plan: Plan
-) -> Common:
+def common_to_readouts(cell: Cell, encoder_key: str, z: ShiftFeatures, plan: Plan) -> Common:
     """What validators take from features alone, computed once for all readouts of an encoder."""
     pack, targets = plan.pack, cell.shift.targets
     key = common_key(encoder_key, pack.fingerprint, cell.labelled, targets)
     kept = plan.store.once(
-        "diagnostics", key, f"validators of {cell}", lambda: common_of(cell, z, pack).packed()
+        "diagnostics", key, f"validators of {cell}", lambda: common_of(cell, z).packed()
     )
     return Common.unpacked(kept.tensors, kept.note)
 
 
-def common_of(cell: Cell, z: Mapping[str, Features], pack: Pack) -> Common:
-    train_rows, val_rows = (known(rows_of(z, cell.labelled, s, pack)) for s in (TRAIN, VAL))
-    unlabelled = rows_of(z, cell.shift.targets, TRAIN, pack)
-    return in_common(train_rows.z, val_rows.z, unlabelled.z, pack.task.num_classes)
+def common_of(cell: Cell, z: ShiftFeatures) -> Common:
+    train_rows, val_rows = (z.known(cell.labelled, split) for split in (TRAIN, VAL))
+    unlabelled = z.sample(cell.shift.targets).z
+    return in_common(train_rows.z, val_rows.z, unlabelled, z.pack.task.num_classes)
 
 
 def named_predictions(end: Reading, earlier: Mapping[int, Reading]) -> dict[str, Tensor]:
@@ -285,8 +282,10 @@ def first_head(
     """The head that the objective begins with: that of the stage before, or a probe."""
     if objective.begins == "head" and isinstance(before, Supervised):
         return before.classifier
-    z = {domain: features(encoder, link.start, domain, plan) for domain in cell.labelled}
-    train_rows, val_rows = (known(rows_of(z, cell.labelled, s, plan.pack)) for s in (TRAIN, VAL))
+    alone = [(domain,) for domain in cell.labelled]
+    z = shift_features(encoder, link.start, alone, plan)
+    labelled = (z.known(cell.labelled, split) for split in (TRAIN, VAL))
+    train_rows, val_rows = (where_they_fit(rows, plan.machine.device) for rows in labelled)
     return probe(train_rows, val_rows, plan.pack.task.num_classes).to(plan.machine.device)
 
 
@@ -313,29 +312,34 @@ def train_stage(
     def spent() -> float:
         return before + time.perf_counter() - start
 
+    def keep_checkpoint(state: Mapping[str, Tensor]) -> None:
+        store.write("checkpoints", link.key, state, {"seconds": spent()})
+
     def keep_snapshot(step: int) -> None:
+        if not store.writes:
+            return
         tensors = state_of(objective.trained_encoder(encoder), objective)
         store.write("snapshots", link.snapshot_key(step), tensors)
 
+    every = plan.checkpoint_every
     try:
-        losses = train(
-            encoder,
-            objective,
-            build_views(link, plan.pack.task),
-            plan.feed(cell, link),
-            link.stage.budget,
-            stage_seed(cell, link.depth),
-            precision=plan.machine.precision,
-            compiled=plan.machine.compiled,
-            watch=watch,
-            pauses={step: partial(keep_snapshot, step) for step in link.snapshots},
-            checkpoints=Checkpoints(
-                lambda state: store.write("checkpoints", link.key, state, {"seconds": spent()}),
-                plan.checkpoint_every,
-                stopping,
-            ),
-            resume=part.tensors if part else None,
-        )
+        with writing_checkpoints(keep_checkpoint, every, stopping) as checkpoints:
+            losses = train(
+                encoder,
+                objective,
+                build_views(link, plan.pack.task),
+                plan.feed(cell, link),
+                link.stage.budget,
+                stage_seed(cell, link.depth),
+                precision=plan.machine.precision,
+                compiled=plan.machine.compiled,
+                watch=watch,
+                pauses={step: partial(keep_snapshot, step) for step in link.snapshots},
+                checkpoints=Checkpoints(
+                    checkpoints.save if store.writes else passed_over, every, stopping
+                ),
+                resume=part.tensors if part else None,
+            )
     except Diverged as error:
         store.write("diverged", link.key, {}, str(error))
         raise
@@ -354,63 +358,48 @@ def train_stage(
     return digest, note
 
 
+def passed_over(state: Mapping[str, Tensor]) -> None:
+    """Of processes that train together, the first one alone keeps checkpoints."""
+
+
 def state_of(encoder: nn.Module, objective: Objective) -> dict[str, Tensor]:
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     return tensors | {f"objective.{name}": value for name, value in objective.state_dict().items()}
 
 
-def features(encoder: nn.Module, encoder_key: str, domain: str, plan: Plan) -> Features:
-    """The features of every row of a domain, from the store if an earlier cell extracted them."""
-    pack = plan.pack
-    rows = (pack.domains == pack.domain_names.index(domain)).nonzero().flatten()
-
-    def made() -> tuple[dict[str, Tensor], None]:
-        return {"z": extract(encoder, plan.inputs, rows, plan.machine.device)}, None
-
-    key = features_key(encoder_key, domain, pack.fingerprint)
-    kept = plan.store.once("features", key, f"features of {domain}", made)
-    return Features(kept.tensors["z"], pack.labels[rows])
-
-
-def stored_features(encoder_key: str, domain: str, plan: Plan) -> Features | None:
-    """The features of every row of a domain, if an earlier cell extracted them."""
-    pack = plan.pack
-    kept = plan.store.read("features", features_key(encoder_key, domain, pack.fingerprint))
-    rows = pack.domains == pack.domain_names.index(domain)
-    return Features(kept.tensors["z"], pack.labels[rows]) if kept else None
-
-
 def fit_readout(
-    cell: Cell, objective: Objective | None, z: Mapping[str, Features], pack: Pack
+    cell: Cell, objective: Objective | None, z: ShiftFeatures, device: torch.device = CPU
 ) -> Fitted:
     """Fit on the labelled domains' training rows, choose on their validation rows.
 
-    Training rows of every domain of the shift are there too, without labels.
+    Training rows of every domain of the shift are there too, without labels. It is fitted on the
+    device, where the labelled rows fit there.
     """
     _, build = resolve_readout(cell.method.readout)
     if build is None:
         assert objective is not None, "Plan.check refuses a head where there is no objective"
         build = partial(head, objective.cpu().eval().predict)
-    train_rows, val_rows = (known(rows_of(z, cell.labelled, s, pack)) for s in (TRAIN, VAL))
-    unlabelled = rows_of(z, tuple(z), TRAIN, pack).z
-    return build()(train_rows, val_rows, unlabelled, pack.task.num_classes)
+    labelled = (z.known(cell.labelled, split) for split in (TRAIN, VAL))
+    train_rows, val_rows = (where_they_fit(rows, device) for rows in labelled)
+    return build()(train_rows, val_rows, z.moments, z.pack.task.num_classes)
 
 
 def score(
-    cell: Cell, fitted: Fitted, z: Mapping[str, Features], pack: Pack
+    cell: Cell, fitted: Fitted, z: ShiftFeatures
 ) -> tuple[tuple[Score, ...], dict[str, Tensor]]:
     """Scores on the test rows of every domain of the shift, and predictions in row order.
 
     These are int32 of classes, float32 of numbers.
     """
     scores: list[Score] = []
+    pack = z.pack
     predictions, classes = {}, bool(pack.class_names)
     roles: tuple[tuple[Literal["source", "target"], tuple[str, ...]], ...] = (
         ("source", cell.shift.sources),
         ("target", cell.shift.targets),
     )
     for role, domain in ((role, domain) for role, domains in roles for domain in domains):
-        test = rows_of(z, (domain,), TEST, pack)
+        test = z.held_out((domain,), TEST)
         outputs = fitted.scores(test.z)
         if not outputs.isfinite().all():
             raise FloatingPointError(f"some predictions on domain {domain!r} are not finite")
@@ -430,7 +419,7 @@ def score(
     return tuple(scores), predictions
 
 
-def diagnosed(cell: Cell, z: Mapping[str, Features], plan: Plan) -> Diagnostics | None:
+def diagnosed(cell: Cell, z: ShiftFeatures, plan: Plan) -> Diagnostics | None:
     """What the features tell beside the score, computed once for all readouts of an encoder.
 
     None, with a warning, if that fails: it costs no cell its score.
@@ -440,7 +429,10 @@ def diagnosed(cell: Cell, z: Mapping[str, Features], plan: Plan) -> Diagnostics 
 
     def made() -> tuple[dict[str, Tensor], dict[str, float | None]]:
         source, target = (
-            Side.of(*(rows_of(z, domains, split, pack) for split in (TRAIN, VAL, TEST)))
+            Side.of(
+                z.sample(domains, DIAGNOSED),
+                *(z.held_out(domains, split) for split in (VAL, TEST)),
+            )
             for domains in sides
         )
         return {}, diagnose(source, target, pack.task.num_classes).model_dump()
@@ -453,15 +445,6 @@ def diagnosed(cell: Cell, z: Mapping[str, Features], plan: Plan) -> Diagnostics 
         warnings.warn(f"{cell}: no diagnostics: {type(error).__name__}: {error}", stacklevel=2)
         return None
     return Diagnostics(**kept.note)
-
-
-def rows_of(
-    z: Mapping[str, Features], domains: tuple[str, ...], split: int, pack: Pack
-) -> Features:
-    """The features of one split of some domains."""
-    inside = [pack.split[pack.domains == pack.domain_names.index(d)] == split for d in domains]
-    parts = [(z[d].z[rows], z[d].labels[rows]) for d, rows in zip(domains, inside, strict=True)]
-    return Features(torch.cat([part for part, _ in parts]), torch.cat([y for _, y in parts]))
 
 
 def describe(

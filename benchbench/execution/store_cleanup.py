@@ -17,9 +17,10 @@ from benchbench.evaluation.criteria import common_key
 from benchbench.extension.contracts import Task
 from benchbench.extension.errors import BadInput
 from benchbench.store.artifacts import Store, artifact_of
-from benchbench.store.keys import features_key, first_key, snapshot_key
+from benchbench.store.keys import first_key, snapshot_key
 from benchbench.store.records import read_record, unsealed, why_none
 from benchbench.suites.plan import Plan, versions_of
+from benchbench.suites.shift_features import every_key
 from benchbench.suites.suite import Cell
 
 KINDS = {  # of artifacts, and what they are
@@ -116,12 +117,12 @@ def size_of(path: Path) -> int:
 
 def fault_of_artifact(path: Path) -> str | None:
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            return f"{path} is damaged" if artifact_of(file) is None else None
     except FileNotFoundError:  # removed meanwhile
         return None
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
-    return f"{path} is damaged" if artifact_of(content) is None else None
 
 
 def set_aside_by(store: Store, kind: str, path: Path) -> bool:
@@ -240,7 +241,10 @@ def tasks_of(store: Store) -> dict[str, Task]:
     """What the store's packs let an encoder know, by their fingerprints."""
     found = {}
     for entry in entries(store.root / "packs"):
-        kept = artifact_of(Path(entry).read_bytes()) if entry.name.endswith(ENDS[0]) else None
+        if not entry.name.endswith(ENDS[0]):
+            continue
+        with Path(entry).open("rb") as file:
+            kept = artifact_of(file)
         if kept is None or not (place := pixels_in(store) / kept.note["pixels"]).exists():
             continue
         note = kept.note
@@ -268,7 +272,7 @@ def needed(store: Store) -> dict[str, Set[str]]:
     tasks = {data: (asdict(task), versions_of(task)) for data, task in tasks_of(store).items()}
     stages: set[str] = set()
     snapshots: set[str] = set()
-    features: set[tuple[str, str, str]] = set()  # encoder, domain, data
+    features: set[str] = set()
     diagnostics: set[OfShift] = set()
     common: set[OfShift] = set()
     for one in all_needs(store):
@@ -281,8 +285,9 @@ def needed(store: Store) -> dict[str, Set[str]]:
         earlier = [snapshot_key(chain[-1], snapshot.step) for snapshot in one.snapshots]
         snapshots.update(earlier)
         encoders = [*chain, *([first] if first else []), *earlier]
-        domains = (*data.sources, *data.targets)
-        features.update((key, domain, data.fingerprint) for key in encoders for domain in domains)
+        sides = (data.sources, data.targets)
+        for encoder in encoders:
+            features.update(every_key(encoder, sides, data.fingerprint))
         if encoders:
             end = chain[-1] if chain else encoders[0]
             diagnostics.add((end, data.fingerprint, data.sources, data.targets))
@@ -294,7 +299,7 @@ def needed(store: Store) -> dict[str, Set[str]]:
     return {
         "stages": stages,
         "snapshots": snapshots,
-        "features": {features_key(*one) for one in features},
+        "features": features,
         "diagnostics": {diagnostics_key(*one) for one in diagnostics}
         | {common_key(*one) for one in common},
         "checkpoints": stages - here,

@@ -23,11 +23,12 @@ from benchbench.data.pack import Pack
 from benchbench.data.preparation import Report, told
 from benchbench.evaluation.readouts.interface import Affine, Fitted, Scores
 from benchbench.evaluation.readouts.registry import HEAD, resolve_readout
-from benchbench.execution.cell import features, first_encoder, first_objective, fit_readout, load
+from benchbench.execution.cell import first_encoder, first_objective, fit_readout, load
 from benchbench.extension.contracts import Objective, Supervised, Task, as_read
 from benchbench.extension.errors import BadInput
 from benchbench.extension.grammar import instead
 from benchbench.suites.plan import Plan
+from benchbench.suites.shift_features import shift_features
 from benchbench.suites.suite import Cell, Shift
 
 if TYPE_CHECKING:
@@ -56,13 +57,11 @@ def model_of(plan: Plan, cell: Cell, run: str | None = None) -> "Model":
     """
     encoder, objective, digest = _trained(plan, cell, run)
     pack, key = plan.pack, plan.encoder_key(cell)
-    domains = (*cell.shift.sources, *cell.shift.targets)
-    z = {domain: features(encoder, key, domain, plan) for domain in domains}
-    fitted = fit_readout(cell, objective, z, pack)
+    z = shift_features(encoder, key, (cell.shift.sources, cell.shift.targets), plan)
+    fitted = fit_readout(cell, objective, z)
     spelled, _ = resolve_readout(cell.method.readout)
     if spelled == HEAD and objective is not None:
-        rows = torch.cat([features.z for features in z.values()])
-        readout = readout_of_head(objective, rows)
+        readout = readout_of_head(objective, torch.cat([part.z for part in z.parts]))
     else:
         readout = readout_of(fitted)
     metadata = {

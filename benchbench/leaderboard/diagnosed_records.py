@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchbench.execution.cell import diagnosed, stored_features
+from benchbench.execution.cell import diagnosed
 from benchbench.leaderboard.board_folder import read_folder
 from benchbench.store.records import Diagnostics, Record
 from benchbench.suites.plan import Plan
+from benchbench.suites.shift_features import stored_features
 from benchbench.suites.suite import Cell, chosen
 
 Tell = Callable[[str], None]  # is told, in a sentence, which records lack something
@@ -45,8 +46,6 @@ def diagnosed_records(plan: Plan, cells: Sequence[Cell], tell: Tell) -> list[Rec
 
 def from_store(cell: Cell, plan: Plan) -> Diagnostics | None:
     """What the cell's features tell; None if the store has them no longer."""
-    key = plan.encoder_key(cell)
-    domains = (*cell.shift.sources, *cell.shift.targets)
-    z = {domain: stored_features(key, domain, plan) for domain in domains}
-    there = {domain: rows for domain, rows in z.items() if rows is not None}
-    return diagnosed(cell, there, plan) if len(there) == len(z) else None
+    sides = (cell.shift.sources, cell.shift.targets)
+    z = stored_features(plan.encoder_key(cell), sides, plan)
+    return diagnosed(cell, z, plan) if z else None

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from benchbench.data.preparation import Report
 from benchbench.evaluation import metrics
-from benchbench.evaluation.features import Features, extract
 from benchbench.execution.cell import common_of, describe, fit_readout, score, validated
 from benchbench.execution.local import Audience, run_cells
 from benchbench.extension.catalog import Catalog
@@ -33,6 +32,7 @@ from benchbench.leaderboard.true_labels import Truth
 from benchbench.store.artifacts import Store
 from benchbench.store.records import Record, Validators, prediction_name
 from benchbench.suites.plan import Plan, build_encoder
+from benchbench.suites.shift_features import Made, shift_features
 from benchbench.suites.suite import Cell, Suite
 from benchbench.training.loop import below
 
@@ -94,7 +94,7 @@ def reprobed(submission: Submission, plan: Plan) -> Iterator[Finding]:
     states = [Read(n, r, step) for n, r in scored for step in steps_of(r)]
     rows = moved = 0
     for encoder, group in groupby(sorted(states, key=by_encoder), key=by_encoder):
-        z: dict[str, Features] = {}
+        kept: dict[str, Mapping[str, Tensor]] = {}
         for state in group:
             record = state.record
             cell = cells[record.method, record.shift, record.seeds.train, record.draw]
@@ -105,7 +105,7 @@ def reprobed(submission: Submission, plan: Plan) -> Iterator[Finding]:
             try:
                 plan.check(cell)
                 yield from other_sources(record, cell, plan)
-                predictions, validators = read_again(submission, encoder, cell, z, plan)
+                predictions, validators = read_again(submission, encoder, cell, kept, plan)
             except (RuntimeError, ValueError, ArithmeticError, BadInput) as error:
                 reason = f"{type(error).__name__}: {error}".partition("\n")[0]
                 yield Finding("problem", f"{where} cannot be read off again: {reason}")
@@ -145,23 +145,26 @@ def other_sources(record: Record, cell: Cell, plan: Plan) -> Iterator[Finding]:
 
 
 def read_again(
-    submission: Submission, encoder: str, cell: Cell, z: dict[str, Features], plan: Plan
+    submission: Submission,
+    encoder: str,
+    cell: Cell,
+    kept: dict[str, Mapping[str, Tensor]],
+    plan: Plan,
 ) -> tuple[Mapping[str, Tensor], Validators]:
     """Predictions on the test rows of the cell's domains, and what rules of selection choose by.
 
-    ``z`` keeps the encoder's features.
+    ``kept`` has what was extracted of the encoder.
     """
     network, objective = loaded(submission, encoder, cell, plan)
-    pack = plan.pack
-    for domain in (*cell.shift.sources, *cell.shift.targets):
-        if domain not in z:
-            rows = (pack.domains == pack.domain_names.index(domain)).nonzero().flatten()
-            features = extract(network, plan.inputs, rows, plan.machine.device)
-            z[domain] = Features(features, pack.labels[rows])
-    mine = {domain: z[domain] for domain in (*cell.shift.sources, *cell.shift.targets)}
-    fitted = fit_readout(cell, objective, mine, pack)
-    common = common_of(cell, mine, pack)
-    return score(cell, fitted, mine, pack)[1], validated(cell, fitted, common, mine, pack)
+
+    def once(key: str, work: str, made: Made) -> Mapping[str, Tensor]:
+        if key not in kept:
+            kept[key] = made()
+        return kept[key]
+
+    z = shift_features(network, encoder, (cell.shift.sources, cell.shift.targets), plan, once)
+    fitted = fit_readout(cell, objective, z)
+    return score(cell, fitted, z)[1], validated(cell, fitted, common_of(cell, z), z)
 
 
 def unit_of(plan: Plan) -> float:

@@ -9,16 +9,17 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
+from operator import index
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 from uuid import uuid4
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from benchbench.extension.errors import BadInput
-from benchbench.store.atomic_files import place, writing
+from benchbench.store.atomic_files import place, placing, writing
 from benchbench.store.keys import key_of
 from benchbench.store.locks import Claims
 from benchbench.store.records import Record, Status, read_many, read_record, read_status
@@ -52,7 +53,8 @@ class Store:
     ``diverged`` says of stages that had no end, so that none is tried again for another cell.
 
     A file appears under its name complete or not at all. An artifact is one safetensors file whose
-    header holds the note and the sha256 of both.
+    header holds the note and the sha256 of both. Tensors are hashed while they are written and
+    read, one after the other: beside them, and what is read, nothing of their size is in memory.
     """
 
     def __init__(self, root: Path, *, writes: bool = True) -> None:
@@ -80,10 +82,10 @@ class Store:
         """What was written under the key; None if nothing was. A damaged file is set aside."""
         path = self._path(kind, key)
         try:
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                artifact = artifact_of(file)
         except FileNotFoundError:
             return None
-        artifact = artifact_of(content)
         if artifact is None:
             with contextlib.suppress(FileNotFoundError):  # another reader was as quick
                 path.replace(path.with_name(path.name + ".damaged"))
@@ -92,10 +94,11 @@ class Store:
 
     def write(self, kind: str, key: str, tensors: Mapping[str, Tensor], note: Any = None) -> str:
         """Keep tensors under the key; return their sha256."""
-        said = header_of(tensors, json.dumps(note, allow_nan=False))
-        with writing(f"store {self.root}"):
-            self._place(self._path(kind, key), packed(tensors, said))
-        return said["sha256"]
+        told = json.dumps(note, allow_nan=False)
+        if not self.writes:
+            return sha256_of(tensors)
+        with writing(f"store {self.root}"), placing(self._path(kind, key)) as file:
+            return write_artifact(file, tensors, told)
 
     def once(
         self, kind: str, key: str, work: str, make: Callable[[], tuple[Mapping[str, Tensor], Any]]
@@ -112,12 +115,14 @@ class Store:
             tensors, note = make()
             return Artifact({**tensors}, note, self.write(kind, key, tensors, note))
 
-    def take_in(self, kind: str, key: str, content: bytes) -> bool:
+    def take_in(self, kind: str, key: str, content: IO[bytes]) -> bool:
         """Keep a file of another store under the key; False if it is damaged."""
         if artifact_of(content) is None:
             return False
-        with writing(f"store {self.root}"):
-            self._place(self._path(kind, key), content)
+        content.seek(0)
+        if self.writes:
+            with writing(f"store {self.root}"), placing(self._path(kind, key)) as file:
+                shutil.copyfileobj(content, file, BLOCK)
         return True
 
     def remove(self, kind: str, key: str) -> None:
@@ -234,36 +239,157 @@ def enough_space(root: Path, needed: int) -> None:
         )
 
 
-def artifact_of(content: bytes) -> Artifact | None:
-    """What a file of the store says; None if it is damaged."""
+# The format of artifacts: https://github.com/huggingface/safetensors#format
+
+BLOCK = 1 << 20  # bytes that are hashed, and written or read, at a time
+DTYPES = {  # in the order in which tensors lie in a file, and of one type by name
+    torch.uint64: "U64",
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.float32: "F32",
+    torch.uint32: "U32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint16: "U16",
+    torch.int16: "I16",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e8m0fnu: "F8_E8M0",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+NAMES = {name: dtype for dtype, name in DTYPES.items()}
+ORDER = {dtype: number for number, dtype in enumerate(DTYPES)}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor of a file."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+def slots_of(tensors: Mapping[str, Tensor]) -> list[Slot]:
+    """In the order in which they lie in a file. TypeError of a type that no file holds."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES:
+            raise TypeError(f"tensor {name} is {tensor.dtype}, which no safetensors file can hold")
+    named = sorted(tensors.items(), key=lambda each: (ORDER[each[1].dtype], each[0]))
+    return [Slot(name, t.dtype, tuple(t.shape), t.nbytes) for name, t in named]
+
+
+def head_of(slots: Iterable[Slot], said: Mapping[str, str] | None = None) -> bytes:
+    """All that comes before the values: the length of the header, and the header."""
+    told: dict[str, Any] = {} if said is None else {"__metadata__": said}
+    start = 0
+    for slot in slots:
+        offsets = [start, start := start + slot.nbytes]
+        named = {"dtype": DTYPES[slot.dtype], "shape": slot.shape, "data_offsets": offsets}
+        told[slot.name] = named
+    header = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header
+
+
+def blocks_of(tensors: Mapping[str, Tensor], slots: Iterable[Slot]) -> Iterator[memoryview]:
+    """The values, a block at a time. A tensor that lies on a device, or in another order, is
+    copied when its turn comes.
+    """
+    for slot in slots:
+        values = memory_of(tensors[slot.name].detach().cpu().contiguous())
+        for start in range(0, len(values), BLOCK):
+            yield values[start : start + BLOCK]
+
+
+def memory_of(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor of the CPU, to read or to write to."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def write_artifact(file: IO[bytes], tensors: Mapping[str, Tensor], note: str) -> str:
+    """Write tensors and a note, as `artifact_of` reads them; return the tensors' sha256."""
+    slots = slots_of(tensors)
+    unknown = "0" * 64  # until all is written
+    file.write(head_of(slots, header_of(note, unknown)))
+    digest = hashlib.sha256(head_of(slots))
+    for block in blocks_of(tensors, slots):
+        digest.update(block)
+        file.write(block)
+    file.seek(0)
+    file.write(head_of(slots, header_of(note, digest.hexdigest())))
+    return digest.hexdigest()
+
+
+def artifact_of(file: IO[bytes]) -> Artifact | None:
+    """What a file of the store says; None if it is damaged. OSError if it cannot be read."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
     try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        said = header["__metadata__"]
-        tensors, note = safetensors.torch.load(content), said["note"]
-        intact = said == header_of(tensors, note)
-    except Exception:  # a broken header raises half a dozen types
+        if size < 8 + length:
+            return None
+        header = json.loads(file.read(length))
+        said = header.pop("__metadata__")
+        slots = [slot_of(name, told) for name, told in header.items()]
+        # its offsets are no more than what follows from types and shapes
+        offsets = json.loads(head_of(slots)[8:])
+        if offsets != header or size != 8 + length + sum(slot.nbytes for slot in slots):
+            return None
+        note = said["note"]
+        json.loads(note)
+    except Exception as error:  # a broken header raises half a dozen types
+        if isinstance(error, OSError | MemoryError):
+            raise
         return None
-    return Artifact(tensors, json.loads(note), said["sha256"]) if intact else None
+    digest, tensors = hashlib.sha256(head_of(slots)), {}
+    for slot in slots:
+        tensors[slot.name] = torch.empty(slot.shape, dtype=slot.dtype)
+        values = memory_of(tensors[slot.name])
+        for start in range(0, len(values), BLOCK):
+            content = file.read(min(BLOCK, len(values) - start))
+            digest.update(content)
+            if start + len(content) < min(start + BLOCK, len(values)):  # it was cut meanwhile
+                return None
+            values[start : start + BLOCK] = content
+    intact = said == header_of(note, digest.hexdigest())
+    return Artifact(tensors, json.loads(note), digest.hexdigest()) if intact else None
+
+
+def slot_of(name: str, told: Mapping[str, Any]) -> Slot:
+    """What a header says of a tensor; some error if it says something else."""
+    dtype, shape = NAMES[told["dtype"]], tuple(map(index, told["shape"]))
+    if any(count < 0 for count in shape):
+        raise ValueError(f"{name} has a negative shape")
+    return Slot(name, dtype, shape, prod(shape) * dtype.itemsize)
 
 
 def packed(tensors: Mapping[str, Tensor], said: dict[str, str] | None = None) -> bytes:
-    """Tensors as safetensors, each with memory of its own, as the format asks."""
-    own = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    return safetensors.torch.save(own, said)
+    """Tensors as a safetensors file."""
+    slots = slots_of(tensors)
+    return b"".join([head_of(slots, said), *blocks_of(tensors, slots)])
 
 
-def header_of(tensors: Mapping[str, Tensor], note: str) -> dict[str, str]:
+def header_of(note: str, sha256: str) -> dict[str, str]:
     """The note, its sha256, and that of the tensors' names, types, shapes and values."""
     return {
         "note": note,
         "note_sha256": hashlib.sha256(note.encode()).hexdigest(),
-        "sha256": sha256_of(tensors),
+        "sha256": sha256,
     }
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:
     """Of their names, types, shapes and values."""
-    return hashlib.sha256(packed(tensors)).hexdigest()
+    slots = slots_of(tensors)
+    digest = hashlib.sha256(head_of(slots))
+    for block in blocks_of(tensors, slots):
+        digest.update(block)
+    return digest.hexdigest()

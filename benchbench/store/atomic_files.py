@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 from uuid import uuid4
 
 from benchbench.extension.errors import BadInput
@@ -16,20 +17,33 @@ NOTHING = "nothing was written"
 
 def place(path: Path, content: bytes) -> None:
     """Write beside, flush to disk, rename: no reader ever meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with beside(path, content) as partial:
-        partial.replace(path)
+    with placing(path) as file:
+        file.write(content)
 
 
 def place_new(path: Path, content: bytes) -> None:
     """The same, never in place of another file, which is a FileExistsError."""
-    with beside(path, content) as partial:
+    with beside(path) as (partial, file):
+        file.write(content)
+        settled(file)
         path.hardlink_to(partial)
 
 
 def place_text(path: Path, text: str) -> None:
     """The same of a text, in a folder that is there. BadInput if it cannot be written."""
-    with writing(str(path)), beside(path, text.encode()) as partial:
+    with writing(str(path)), beside(path) as (partial, file):
+        file.write(text.encode())
+        settled(file)
+        partial.replace(path)
+
+
+@contextmanager
+def placing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes its place at the end, complete, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with beside(path) as (partial, file):
+        yield file
+        settled(file)
         partial.replace(path)
 
 
@@ -42,17 +56,21 @@ def make_writable(folder: Path, what: str) -> None:
 
 
 @contextmanager
-def beside(path: Path, content: bytes) -> Iterator[Path]:
-    """A file of that content, on disk, that is gone again."""
+def beside(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """A file beside, open for writing, that is gone again."""
     partial = path.with_name(f"{path.name}.{uuid4().hex}.part")  # machines may share a folder
     try:
         with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield partial
+            yield partial, file
     finally:
         partial.unlink(missing_ok=True)
+
+
+def settled(file: IO[bytes]) -> None:
+    """Close the file once all of it is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
 
 
 @contextmanager

@@ -68,5 +68,13 @@ def snapshot_key(stage_key: str, step: int) -> str:
 
 
 def features_key(encoder_key: str, domain: str, fingerprint: str) -> str:
-    """Of the features of a domain's rows, of the data of that fingerprint."""
+    """Of the features of all rows of a domain, of the data of that fingerprint."""
     return key_of({"encoder": encoder_key, "domain": domain, "data": fingerprint})
+
+
+def part_key(
+    encoder_key: str, domains: tuple[str, ...], fingerprint: str, part: str, drawn: int
+) -> str:
+    """Of what is kept of a part of the rows of some domains, where it takes a draw of so many."""
+    about = {"encoder": encoder_key, "domains": domains, "data": fingerprint}
+    return key_of({**about, "part": part, "drawn": drawn})

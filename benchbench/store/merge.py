@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from benchbench.extension.errors import BadInput
 from benchbench.store.artifacts import Store
@@ -89,7 +90,7 @@ def take(
     if artifact:
         if store.has(artifact[1], artifact[2]):
             taken.known += 1
-        elif store.take_in(artifact[1], artifact[2], content_of(tar, members[name])):
+        elif store.take_in(artifact[1], artifact[2], file_of(tar, members[name])):
             taken.stages += 1
         else:
             taken.refused += (f"{name} is damaged",)
@@ -121,6 +122,10 @@ def sha256(content: bytes | None) -> str:
 
 
 def content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    return file_of(tar, member).read()
+
+
+def file_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     file = tar.extractfile(member)
     assert file is not None, "only files are asked for"
-    return file.read()
+    return file

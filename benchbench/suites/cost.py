@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from inspect import signature
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -12,17 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from benchbench.data.batches import Feed
-from benchbench.evaluation.features import extract
+from benchbench.evaluation.features import CHUNK, extract
+from benchbench.evaluation.readouts.registry import reads_moments
 from benchbench.extension.contracts import Objective, Rows, begun
 from benchbench.extension.errors import BadInput
-from benchbench.store.keys import features_key
 from benchbench.suites.plan import Link, Plan, build_encoder, build_views
+from benchbench.suites.shift_features import Share, Sides, shares_of, unread
 from benchbench.suites.suite import Cell, Shift
 from benchbench.training.device import keep_freed_memory
 from benchbench.training.loop import Diverged, train
 from benchbench.training.memory import SLOTS, Footprint, Live, footprint_of, members
 
-CHUNK: int = signature(extract).parameters["chunk"].default  # rows that it encodes at once
 RECORD = 15_000  # bytes of a record, its predictions and diagnostics
 
 Told = TypeVar("Told")
@@ -35,6 +34,7 @@ class Estimate:
     seconds: float = 0.0
     memory: int = 0  # bytes on the device, at the peak of a step or of extracting features
     kept: int = 0  # bytes that stay in the store
+    features: int = 0  # bytes of what stays that are features
     checkpoint: int = 0  # bytes there while a stage is trained
 
     @property
@@ -46,6 +46,7 @@ class Estimate:
             self.seconds + other.seconds,
             max(self.memory, other.memory),
             self.kept + other.kept,
+            self.features + other.features,
             max(self.checkpoint, other.checkpoint),
         )
 
@@ -105,7 +106,7 @@ class Calibration:
             encoder = cell.method.encoder
             work = {self.plan.cell_id(cell): Estimate(kept=RECORD)}
             work |= {link.key: self._stage(cell, link) for link in self.plan.missing(cell)}
-            work |= {key: self._features(encoder, d) for key, d in self._encoded(cell).items()}
+            work |= {key: self._features(encoder, of) for key, of in self._encoded(cell).items()}
             self._works[cell] = work
         return self._works[cell]
 
@@ -143,15 +144,19 @@ class Calibration:
                     found[kind] = name, steps, *found[kind][2:]
         return [*found.values()]
 
-    def _encoded(self, cell: Cell) -> dict[str, str]:
-        """The keys of the features that are missing, and whose they are."""
-        plan, shift = self.plan, cell.shift
-        wanted = [(plan.encoder_key(cell), d) for d in (*shift.sources, *shift.targets)]
-        for link in self.plan.missing(cell):
+    def _encoded(self, cell: Cell) -> dict[str, Share]:
+        """What is missing of features, and of their moments where the readout reads these."""
+        plan, sides = self.plan, (cell.shift.sources, cell.shift.targets)
+        end = plan.encoder_key(cell)
+        wanted = [(end, share) for share in self._once(shares, sides)]
+        if reads_moments(cell.method.readout):
+            wanted += [(end, share) for share in self._once(rests, sides)]
+        for link in plan.missing(cell):
             if self._wants_probe(cell, link):
-                wanted += [(link.start, domain) for domain in cell.labelled]
-        keys = {features_key(key, domain, plan.pack.fingerprint): domain for key, domain in wanted}
-        return {key: d for key, d in keys.items() if not plan.store.has("features", key)}
+                alone = tuple((domain,) for domain in cell.labelled)
+                wanted += [(link.start, share) for share in self._once(shares, alone)]
+        keys = {share.key(key, plan.pack.fingerprint): share for key, share in wanted}
+        return {key: of for key, of in keys.items() if not plan.store.has("features", key)}
 
     def _stage(self, cell: Cell, link: Link) -> Estimate:
         budget = link.stage.budget
@@ -161,16 +166,15 @@ class Calibration:
         return Estimate(
             pace.of(budget.steps),
             self._footprint(cell, link).bytes(budget),
-            size * (1 + len(link.snapshots)),
-            size * (1 + SLOTS[budget.optimizer]),
+            kept=size * (1 + len(link.snapshots)),
+            checkpoint=size * (1 + SLOTS[budget.optimizer]),
         )
 
-    def _features(self, encoder: str, domain: str) -> Estimate:
-        pack = self.plan.pack
-        rows = int((pack.domains == pack.domain_names.index(domain)).sum())
-        width = self.plan.facts(encoder, None).width
+    def _features(self, encoder: str, share: Share) -> Estimate:
+        rows, width = len(share.rows), self.plan.facts(encoder, None).width
         pace = self._once(seconds_per_row, encoder) if self.timed else 0.0
-        return Estimate(rows * pace, self._once(features_memory, encoder), 4 * rows * width)
+        kept = 8 * width * (width + 1) if share.part == "moments" else 4 * rows * width
+        return Estimate(rows * pace, self._once(features_memory, encoder), kept, features=kept)
 
     def _wants_probe(self, cell: Cell, link: Link) -> bool:
         """Whether a readout of the stage before is fitted to begin with."""
@@ -358,6 +362,14 @@ def few(link: Link) -> tuple[str, ...]:
     labelled = [name for name in link.domains if name in link.labelled]
     others = [name for name in link.domains if name not in link.labelled]
     return (*labelled[: max(2, 4 - len(others))], *others)[:4]
+
+
+def shares(sides: Sides, plan: Plan) -> list[Share]:
+    return shares_of(sides, plan.pack)
+
+
+def rests(sides: Sides, plan: Plan) -> list[Share]:
+    return unread(sides, plan.pack)
 
 
 def features_memory(text: str, plan: Plan) -> int:

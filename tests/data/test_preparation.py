@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ from benchbench.data import preparation as module
 from benchbench.data.encoded_images import Encoded
 from benchbench.data.inspection import ailments
 from benchbench.data.pack import in_memory
-from benchbench.data.preparation import pixels_in, prepare, prepared, verified
+from benchbench.data.preparation import opened, pixels_in, prepare, prepared, verified
 from benchbench.extension.contracts import DomainData, ImageFiles
 from benchbench.extension.errors import BadInput
 from benchbench.store.artifacts import Store
@@ -77,6 +80,25 @@ def test_what_was_prepared_is_opened_without_the_plugin(data, store):
     assert same(first, again)
     assert isinstance(again.labels, torch.Tensor) and again.labels.dtype == torch.int64
     assert verified(IDENTITY, data, store, 0)[0] == []
+
+
+def test_pixels_that_are_more_than_the_memory_are_opened(tmp_path):
+    """Twice as many as there is memory and swap, in a file with holes."""
+    told = Path("/proc/meminfo").read_text() if Path("/proc/meminfo").exists() else ""
+    there = sum(1024 * int(n) for n in re.findall(r"^(?:Mem|Swap)Total:\s+(\d+)", told, re.M))
+    rows = (2 * there or 1 << 36) // (3 * 96 * 96)
+    place = tmp_path / "pixels.npy"
+    head = module._header(np.dtype(np.uint8), (rows, 3, 96, 96))
+    with place.open("wb") as file:
+        file.write(head)
+        file.truncate(len(head) + rows * 3 * 96 * 96)
+        file.seek(len(head) + (rows - 1) * 3 * 96 * 96)
+        file.write(bytes([7, 8, 9]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = opened(place)
+    assert pixels.shape == (rows, 3, 96, 96) and pixels[-1, 0, 0, :4].tolist() == [7, 8, 9, 0]
+    assert pixels[torch.tensor([0, rows - 1])].sum() == 24
 
 
 def test_another_seed_of_the_split_decodes_nothing_again(data, store):

@@ -30,7 +30,7 @@ from benchbench.evaluation.criteria import (
     validate,
 )
 from benchbench.evaluation.feature_statistics import drawn, effective_rank
-from benchbench.evaluation.features import Features
+from benchbench.evaluation.features import Features, Moments
 from benchbench.evaluation.readouts.interface import Fitted, accuracy, with_bias
 from benchbench.evaluation.readouts.linear_probe import linear, logistic_path
 from benchbench.evaluation.readouts.objective_head import head
@@ -71,7 +71,7 @@ TARGET_VAL = rows(60, seed=4, offset=1)
 
 
 def fit(build, train: Features = SOURCE, val: Features = SOURCE_VAL) -> Fitted:
-    return build()(train, val, train.z, CLASSES)
+    return build()(train, val, lambda: Moments.of(train.z), CLASSES)
 
 
 WEIGHTS = logistic_path(SOURCE.z, SOURCE.labels, CLASSES, [1.0], 200)[0]

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from benchbench.evaluation.features import Features
+from benchbench.evaluation.features import Features, Moments
 from benchbench.evaluation.readouts.interface import accuracy
 from benchbench.evaluation.readouts.knn import knn
 from benchbench.evaluation.readouts.linear_probe import linear, logistic_path, probe
@@ -153,7 +153,7 @@ def test_pfa_averages_features_preconditioned_by_the_second_moment(t, centred):
         for _ in range(t - 1):
             average = moment @ average
         wanted.append((val.z.double().numpy() - centre) @ average)
-    ours = pfa(t=t, centred=centred)(train, val, everything, 4).scores(val.z)
+    ours = pfa(t=t, centred=centred)(train, val, lambda: Moments.of(everything), 4).scores(val.z)
     assert np.allclose(ours.numpy().T, wanted, rtol=1e-9)
 
 
@@ -200,7 +200,8 @@ def test_no_readout_is_at_chance_where_the_nearest_class_mean_is_not(readout, wo
     train, val, test = parts
     everything = torch.cat([train.z, test.z])
     nearest = NearestCentroid().fit(train.z.double().numpy(), train.labels.numpy())
-    ours = READOUTS[readout]()(train, val, everything, 5).scores(test.z).argmax(1).numpy()
+    fitted = READOUTS[readout]()(train, val, lambda: Moments.of(everything), 5)
+    ours = fitted.scores(test.z).argmax(1).numpy()
     theirs = nearest.predict(test.z.double().numpy())
     y = test.labels.numpy()
     mean, mine = (balanced_accuracy_score(y, told) for told in (theirs, ours))
@@ -231,7 +232,8 @@ def test_neighbours_by_cosine_are_those_of_float64_where_all_cosines_are_near_on
 def test_a_class_that_was_not_seen_is_not_predicted(readout):
     train, val = blobs(90), blobs(50, seed=1)
     moved = Features(train.z - 6, train.labels + 1)  # class 0 is absent, inner products negative
-    scores = readout(moved, Features(val.z, val.labels + 1), train.z, 6).scores(val.z)
+    others = Features(val.z, val.labels + 1)
+    scores = readout(moved, others, lambda: Moments.of(train.z), 6).scores(val.z)
     assert scores.shape == (50, 6) and scores.isfinite().all()
     assert set(scores.argmax(1).tolist()) <= {1, 2, 3, 4}
 

@@ -237,7 +237,7 @@ def test_a_cell_of_two_stages_is_these_calls_in_this_order(tmp_path, monkeypatch
         readout of weight 0.2200
           fitted on left train 8
           chosen on left val 4
-          unlabelled left train 8 + right train 8
+          unlabelled 16 rows, numbered 12.50 in the mean
           predicts left test 4
           predicts right test 4
         keep diagnostics
@@ -253,7 +253,7 @@ def test_a_cell_of_two_stages_is_these_calls_in_this_order(tmp_path, monkeypatch
         readout of weight 0.4100
           fitted on left train 8
           chosen on left val 4
-          unlabelled left train 8 + right train 8
+          unlabelled 16 rows, numbered 12.50 in the mean
           predicts left test 4
           predicts right test 4
         keep diagnostics

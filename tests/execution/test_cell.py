@@ -18,11 +18,11 @@ from tiny import SUITE, make_plan
 
 from benchbench.diagnostics.geometry import diagnose
 from benchbench.evaluation.criteria import in_common
-from benchbench.evaluation.features import Features
-from benchbench.execution.cell import diagnosed, execute, stored_features
+from benchbench.execution.cell import diagnosed, execute
 from benchbench.extension.errors import BadInput
 from benchbench.store.records import Diagnostics, read_record, read_records
 from benchbench.suites.cost import Calibration, total
+from benchbench.suites.shift_features import stored_features
 
 
 def test_no_stage_is_trained_twice(plan_of):
@@ -353,11 +353,12 @@ def test_features_that_are_not_finite_are_not_diagnosed(plan_of):
     plan = plan_of(SUITE)
     (cell,) = plan.cells
     execute(cell, plan, quiet)
-    z = {d: stored_features(plan.encoder_key(cell), d, plan) for d in ("left", "right")}
+    z = stored_features(plan.encoder_key(cell), (("left",), ("right",)), plan)
     assert diagnosed(cell, z, plan) == plan.record(cell).diagnostics
     for path in (plan.store.root / "diagnostics").iterdir():
         path.unlink()
-    z["right"] = Features(z["right"].z * torch.inf, z["right"].labels)
+    left, right = z.parts
+    z = replace(z, parts=(left, replace(right, z=right.z * torch.inf)))
     assert diagnosed(cell, z, plan) == Diagnostics()
 
 

@@ -11,8 +11,9 @@ from scipy import stats
 from tiny import SUITE, make_plan
 
 import benchbench.execution.cell as running
+from benchbench.data.pack import Pack
 from benchbench.data.preparation import listed, shortened
-from benchbench.evaluation.features import Features
+from benchbench.evaluation.features import Moments
 from benchbench.evaluation.readouts.interface import Fitted
 from benchbench.execution.cell import describe, diagnosed, execute, score, told_to
 from benchbench.execution.job import Task, attempt, check_same, failure
@@ -23,6 +24,7 @@ from benchbench.leaderboard.statistics import Results, Stratum, compare, interva
 from benchbench.store.records import value_of
 from benchbench.suites.hyperparameter_draws import drawn
 from benchbench.suites.plan import build_augmentation, build_encoder, stage_seed
+from benchbench.suites.shift_features import Kept, ShiftFeatures, stored_features
 from benchbench.suites.suite import TuneTable
 
 SHORT = SUITE.replace("steps = 6", "steps = 1").replace("lr = 0.01", "lr = 1e-12")
@@ -173,18 +175,22 @@ def test_a_stage_that_was_stopped_goes_on_where_it_was(plan_of, tmp_path):
     assert execute(cell, whole, quiet).artifacts == record.artifacts
 
 
+def random_features(pack: Pack) -> ShiftFeatures:
+    """Three of every row."""
+    count = len(pack.labels)
+    z = torch.rand(count, 3, generator=torch.Generator().manual_seed(1))
+    return ShiftFeatures(pack, (Kept(torch.arange(count), z),), lambda: Moments.of(z))
+
+
 def test_predictions_that_are_not_finite_are_no_score(plan_of):
     plan = plan_of(SUITE)
     pack = plan.pack
-    z = {}
-    for number, domain in enumerate(pack.domain_names):
-        rows = pack.domains == number
-        z[domain] = Features(torch.rand(int(rows.sum()), 3), pack.labels[rows])
-    scores, _ = score(plan.cells[0], Fitted(lambda z: z, "last"), z, pack)
+    z = random_features(pack)
+    scores, _ = score(plan.cells[0], Fitted(lambda z: z, "last"), z)
     assert len(scores) == 2
     broken = Fitted(lambda z: z.index_fill(1, torch.tensor([1]), torch.inf), "last")
     with pytest.raises(FloatingPointError, match="predictions on domain 'left' are not finite"):
-        score(plan.cells[0], broken, z, pack)
+        score(plan.cells[0], broken, z)
     assert failure(FloatingPointError("x")) == "diverged"
     assert failure(ValueError("x")) == "failed"
 
@@ -198,11 +204,8 @@ def test_groups_are_those_of_the_test_rows_whose_label_is_known(plan_of):
     pack = replace(
         plan.pack, labels=labels, groups=groups, group_names=("one", "other"), metric="worst_group"
     )
-    z = {}
-    for number, domain in enumerate(pack.domain_names):
-        rows = pack.domains == number
-        z[domain] = Features(torch.rand(int(rows.sum()), 3, generator=generator), labels[rows])
-    (_, target), predictions = score(plan.cells[0], Fitted(lambda z: z, "last"), z, pack)
+    z = random_features(pack)
+    (_, target), predictions = score(plan.cells[0], Fitted(lambda z: z, "last"), z)
     rows = pack.rows("right", 2)
     by_group = {"one": [], "other": []}
     for row, guess in zip(rows.tolist(), predictions["right"].tolist(), strict=True):
@@ -239,10 +242,7 @@ def test_diagnostics_of_an_untrained_encoder_are_of_its_data(plan_of, monkeypatc
     plan = plan_of(SUITE.replace('"simclr"', '""'))
     (cell,) = plan.cells
     execute(cell, plan, quiet)
-    z = {
-        domain: running.stored_features(plan.encoder_key(cell), domain, plan)
-        for domain in ("left", "right")
-    }
+    z = stored_features(plan.encoder_key(cell), (("left",), ("right",)), plan)
     asked, real = [], running.diagnose
     monkeypatch.setattr(running, "diagnose", lambda *of: asked.append(of) or real(*of))
     diagnosed(cell, z, plan)
@@ -254,10 +254,7 @@ def test_diagnostics_of_an_untrained_encoder_are_of_its_data(plan_of, monkeypatc
 def test_diagnostics_are_of_source_and_target_in_this_order(ran, monkeypatch):
     plan, record = ran
     (cell,) = plan.cells
-    z = {
-        domain: running.stored_features(plan.encoder_key(cell), domain, plan)
-        for domain in ("left", "right")
-    }
+    z = stored_features(plan.encoder_key(cell), (("left",), ("right",)), plan)
     asked = []
     real = running.diagnose
 
@@ -274,9 +271,11 @@ def test_diagnostics_are_of_source_and_target_in_this_order(ran, monkeypatch):
     diagnosed(cell, z, other)
     ((source, target),) = asked
     for side, domain in ((source, "left"), (target, "right")):
-        split = pack.split[pack.domains == pack.domain_names.index(domain)]
-        assert torch.equal(side.train.z, z[domain].z[split == 0])
-        assert torch.equal(side.held_out.z, torch.cat([z[domain].z[split == s] for s in (1, 2)]))
+        rows = pack.domains == pack.domain_names.index(domain)
+        split = pack.split[rows]
+        every = z.of(rows.nonzero().flatten()).z
+        assert torch.equal(side.train.z, every[split == 0])
+        assert torch.equal(side.held_out.z, torch.cat([every[split == s] for s in (1, 2)]))
 
 
 def diagnostics_path(cell, plan):

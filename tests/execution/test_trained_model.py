@@ -24,7 +24,6 @@ from benchbench.cli import main
 from benchbench.data.pack import in_memory
 from benchbench.data.preparation import prepared
 from benchbench.execution import model_export
-from benchbench.execution.cell import features
 from benchbench.execution.local import run_cells
 from benchbench.execution.model_export import export
 from benchbench.execution.trained_model import (
@@ -38,6 +37,7 @@ from benchbench.execution.trained_model import (
 )
 from benchbench.extension.conformance.fixtures import TASK, TEXTS
 from benchbench.store.artifacts import Store
+from benchbench.suites.shift_features import stored_features
 from benchbench_encoders import SmallCNN
 
 READOUTS = ("linear", "ridge", "knn", "prototype", "pfa", "zero_shot", "erm", "mcd")
@@ -90,7 +90,7 @@ def test_an_encoder_gives_the_stored_features(plan):
         assert {f"encoder.{n}" for n in state_now} == {n for n in kept if n.startswith("encoder.")}
         rows = plan.pack.domains == plan.pack.domain_names.index("right")
         z = encoder(plan.pack.inputs[rows].float() / 255)
-        stored = features(nn.Identity(), plan.encoder_key(which), "right", plan).z  # never asked
+        stored = stored_features(plan.encoder_key(which), (("right",),), plan).parts[0].z
         assert (z - stored).abs().max() <= 1e-6 < stored.std()
         assert not encoder.training and not z.requires_grad
     assert torch.equal(state, torch.get_rng_state()), "nobody else's draws change"
@@ -442,6 +442,7 @@ def test_a_cell_that_diverged_has_no_encoder(tmp_path):
 PLUGIN = """
 from benchbench import hookimpl
 from benchbench.extension.conformance.fixtures import bars
+from benchbench.suites.shift_features import stored_features
 
 
 def tiny(root):

@@ -137,7 +137,8 @@ def spy_readout():
         LOG.append(f"readout of weight {weight:.4f}")
         LOG.append(f"  fitted on {whose(train.z[:, 0])}")
         LOG.append(f"  chosen on {whose(val.z[:, 0])}")
-        LOG.append(f"  unlabelled {whose(unlabelled[:, 0])}")
+        every = unlabelled()
+        LOG.append(f"  unlabelled {every.count} rows, numbered {every.mean[0]:.2f} in the mean")
 
         def scores(z):
             LOG.append(f"  predicts {whose(z[:, 0])}")

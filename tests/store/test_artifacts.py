@@ -1,14 +1,30 @@
 """Nothing half-written, nothing damaged is ever read."""
 
+import hashlib
+import io
+import json
+import math
 import os
+import random
+import subprocess
+import sys
 import time
 import warnings
 
 import pytest
+import safetensors.torch
 import torch
+from resident import STATUS
 
 from benchbench.extension.errors import BadInput
-from benchbench.store.artifacts import Store
+from benchbench.store.artifacts import (
+    DTYPES,
+    Store,
+    artifact_of,
+    packed,
+    sha256_of,
+    write_artifact,
+)
 from benchbench.store.atomic_files import place
 from benchbench.store.keys import key_of, keys_with
 from benchbench.store.records import read_status
@@ -197,3 +213,92 @@ def test_a_full_disk_is_one_sentence(store, monkeypatch):
         store.write("stages", "key", {"a": torch.randn(3)})
     monkeypatch.setattr(os, "fsync", real)
     assert [p for p in store.root.rglob("*") if p.is_file()] == []
+
+
+# What a file of any types holds, beside the library whose format it is
+
+PLANES = (torch.channels_last, torch.contiguous_format)
+
+
+def drawn_tensors(seed: int) -> dict[str, torch.Tensor]:
+    """Some tensors of any types, shapes, orders in memory and names, of any bytes."""
+    draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    found = {}
+    for number in range(draw.randint(0, 6)):
+        dtype = draw.choice([*DTYPES])
+        shape = [draw.randint(0, 4) for _ in range(draw.randint(0, 4))]
+        most = 2 if dtype == torch.bool else 256
+        count = math.prod(shape) * dtype.itemsize
+        content = torch.randint(0, most, (count,), dtype=torch.uint8, generator=generator)
+        value = content.view(dtype).reshape(shape) if count else torch.zeros(shape, dtype=dtype)
+        if len(shape) == 4:
+            value = value.contiguous(memory_format=draw.choice(PLANES))
+        name = draw.choice('abcé\n"\\\x01\x7f☃𝄞') * draw.randint(1, 3)
+        found[f"{name}{number}"] = value
+    return found
+
+
+def of_the_library(tensors, said=None) -> bytes:
+    own = {name: value.clone(memory_format=PLANES[1]) for name, value in tensors.items()}
+    return safetensors.torch.save(own, said)
+
+
+def test_a_file_is_byte_for_byte_one_of_the_librarys():
+    seen = set()
+    for seed in range(150):
+        tensors = drawn_tensors(seed)
+        seen |= {tensor.dtype for tensor in tensors.values()}
+        theirs = of_the_library(tensors)
+        digest = hashlib.sha256(theirs).hexdigest()
+        assert packed(tensors) == theirs and sha256_of(tensors) == digest
+        file, note = io.BytesIO(), json.dumps({"é\n": seed}, ensure_ascii=False)
+        assert write_artifact(file, tensors, note) == digest
+        said = {"note": note, "note_sha256": hashlib.sha256(note.encode()).hexdigest()}
+        older = of_the_library(tensors, {"sha256": digest, **said})
+        assert len(older) == len(file.getvalue())
+        for content in (file.getvalue(), older):
+            kept = artifact_of(io.BytesIO(content))
+            assert kept.note == {"é\n": seed} and kept.sha256 == digest
+            assert of_the_library(kept.tensors) == theirs
+        if torch.float8_e8m0fnu not in {t.dtype for t in tensors.values()}:  # it cannot read them
+            assert of_the_library(safetensors.torch.load(file.getvalue())) == theirs
+    assert seen == {*DTYPES}
+
+
+def test_a_type_that_no_file_holds_is_named(store):
+    with pytest.raises(TypeError, match=r"tensor phase is torch.complex128, which no safetensors"):
+        store.write("stages", "key", {"phase": torch.zeros(2, dtype=torch.complex128)})
+    assert not store.root.exists() or not [p for p in store.root.rglob("*") if p.is_file()]
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+
+import torch
+from resident import peak_of
+
+from benchbench.store.artifacts import Store
+
+torch.set_num_threads(1)
+store, rows = Store(Path(sys.argv[1])), int(sys.argv[2])
+small = {"z": torch.rand(9, 1024), "n": torch.tensor(3)}
+store.write("features", "small", small), store.read("features", "small")  # what is imported late
+z = torch.rand(rows, 1024)
+large = {"z": z, "half": z[: rows // 4].half(), "labels": torch.arange(rows)}
+size = sum(tensor.nbytes for tensor in large.values())
+written, digest = peak_of(lambda: store.write("features", "large", large))
+read, kept = peak_of(lambda: store.read("features", "large"))
+assert kept.sha256 == digest and all(torch.equal(kept.tensors[n], large[n]) for n in large)
+print(written / size, read / size)
+"""
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="Linux alone says what is resident")
+def test_an_artifact_is_written_and_read_in_hardly_more_memory_than_it_takes(tmp_path):
+    """Beside an artifact of 200 MB, of which what is read is one more."""
+    command = [sys.executable, "-c", MEASURED, str(tmp_path), "45000"]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    written, read = map(float, told.stdout.split())
+    assert written < 0.2 and 0.9 < read < 1.2

@@ -26,7 +26,7 @@ from benchbench.extension.catalog import Catalog, Plugin
 from benchbench.extension.conformance.fixtures import bars, sentences
 from benchbench.extension.contracts import DomainData, Task, reads_file
 from benchbench.store.artifacts import Store
-from benchbench.store.keys import features_key, first_key, key_of, snapshot_key
+from benchbench.store.keys import features_key, first_key, key_of, part_key, snapshot_key
 from benchbench.suites import plan as plan_module
 from benchbench.suites.plan import Plan, versions_of
 from benchbench.suites.suite import (
@@ -613,6 +613,10 @@ def test_the_content_of_a_file_that_a_readout_reads_is_in_its_key(planned, tmp_p
     ("function", "given"),
     [
         (features_key, {"encoder_key": "e", "domain": "d", "fingerprint": "f"}),
+        (
+            part_key,
+            {"encoder_key": "e", "domains": ("d",), "fingerprint": "f", "part": "read", "drawn": 1},
+        ),
         (snapshot_key, {"stage_key": "s", "step": 1}),
         (
             diagnostics_key,

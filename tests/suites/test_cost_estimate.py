@@ -338,7 +338,8 @@ def test_a_dry_run_tells_time_memory_and_disk(invoke):
     assert re.fullmatch(f"simclr · scans > photos · seed 0: to run, {figures}", simclr)
     assert re.fullmatch(f"erm · scans > photos · seed 0: to run, {figures}", erm)
     assert re.match("0 cached, 2 to run, 0 cannot; 2 stages to train, about ", whole)
-    assert re.search(r", \d+(\.\d)? MB of memory, \d+(\.\d)? MB on disk$", whole)
+    size = r"\d+(\.\d)? MB"
+    assert re.search(f", {size} of memory, {size} on disk, {size} of them features$", whole)
 
 
 def test_a_dry_run_says_what_cannot_fit_and_a_run_does_not_begin(invoke, monkeypatch, tmp_path):

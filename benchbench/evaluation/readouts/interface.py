@@ -1,8 +1,9 @@
 """Readouts: how predictions are read off frozen features.
 
 ``factory(*, options)`` returns ``fit(train, val, unlabelled, num_classes) -> Fitted``. What is left
-open is chosen on ``val``, which is labelled source as ``train`` is; ``unlabelled`` are features
-[N, D] of the training rows of source and target. Only features enter; `head` is the objective's.
+open is chosen on ``val``, which is labelled source as ``train`` is. ``unlabelled()`` returns the
+moments of the features of all training rows of source and target. There may be millions of rows, so
+moments are computed when a readout asks for them. Only features enter; `head` is the objective's.
 Where labels are numbers, ``num_classes`` is 0 and there is one score, the prediction.
 """
 
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchbench.evaluation.features import RESOLUTION, Features
+from benchbench.evaluation.features import RESOLUTION, Features, Moments
 from benchbench.evaluation.readouts.row_blocks import blockwise, in_float64, mean_of
 from benchbench.extension.contracts import is_known
 
@@ -42,7 +43,8 @@ class Fitted:
     affine: Affine | None = None  # the same scores up to rounding, where they are of this form
 
 
-Fit = Callable[[Features, Features, Tensor, int], Fitted]
+Unlabelled = Callable[[], Moments]
+Fit = Callable[[Features, Features, Unlabelled, int], Fitted]
 
 
 def shrunk(z: Tensor, weakest: float) -> float:
@@ -68,11 +70,11 @@ def targets(labels: Tensor, num_classes: int) -> Tensor:
     return labels.double()[:, None]
 
 
-def class_sums(features: Features, num_classes: int) -> Tensor:
-    """float64 [K, D]"""
+def class_sums(features: Features, num_classes: int, centre: Tensor | float = 0.0) -> Tensor:
+    """float64 [K, D]: of the rows less the centre, of each class."""
     sums = features.z.new_zeros(num_classes, features.z.shape[1], dtype=torch.float64)
     for rows, part in in_float64(features.z):
-        sums += F.one_hot(features.labels[rows], num_classes).double().T @ part
+        sums += F.one_hot(features.labels[rows], num_classes).double().T @ (part - centre)
     return sums
 
 

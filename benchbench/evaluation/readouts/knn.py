@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchbench.evaluation.features import Features
-from benchbench.evaluation.readouts.interface import Fit, Fitted, goodness
+from benchbench.evaluation.readouts.interface import Fit, Fitted, Unlabelled, goodness
 from benchbench.evaluation.readouts.row_blocks import allowed, split
 from benchbench.extension.errors import BadInput
 
@@ -22,7 +22,7 @@ def knn(*, k: tuple[int, ...] = (1, 5, 10, 20, 50), temperature: float = 0.07) -
     if min(k, default=0) < 1 or temperature <= 0:
         raise BadInput(f"readout knn needs k ≥ 1 and temperature > 0, not {k} and {temperature}")
 
-    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
+    def fit(train: Features, val: Features, unlabelled: Unlabelled, num_classes: int) -> Fitted:
         keys = Keys(train.z)
         sizes = [size for size in k if size <= len(train.z)] or [len(train.z)]
 

@@ -12,6 +12,7 @@ from benchbench.evaluation.features import Features
 from benchbench.evaluation.readouts.interface import (
     Fit,
     Fitted,
+    Unlabelled,
     accuracy,
     linear_scores,
     shrunk,
@@ -42,7 +43,7 @@ def linear(*, penalties: int = 45, max_iter: int = 200) -> Fit:
     if penalties < 1 or max_iter < 1:
         raise BadInput(f"readout linear needs a penalty and a step, not {penalties} and {max_iter}")
 
-    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
+    def fit(train: Features, val: Features, unlabelled: Unlabelled, num_classes: int) -> Fitted:
         if not num_classes:
             return ridge(penalties=penalties)(train, val, unlabelled, num_classes)
         weights, c = logistic_regression(train, val, num_classes, penalties, max_iter)

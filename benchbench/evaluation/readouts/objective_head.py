@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from benchbench.evaluation.features import Features
-from benchbench.evaluation.readouts.interface import Fit, Fitted, Scores
+from benchbench.evaluation.readouts.interface import Fit, Fitted, Scores, Unlabelled
 
 
 def head(predict: Scores) -> Fit:
@@ -14,7 +14,7 @@ def head(predict: Scores) -> Fit:
     def scores(z: Tensor) -> Tensor:
         return predict(z)
 
-    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
+    def fit(train: Features, val: Features, unlabelled: Unlabelled, num_classes: int) -> Fitted:
         return Fitted(scores, "last", log_odds=bool(num_classes))
 
     return fit

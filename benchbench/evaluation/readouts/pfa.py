@@ -1,11 +1,17 @@
 """Preconditioned feature averaging."""
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from benchbench.evaluation.features import Features
-from benchbench.evaluation.readouts.interface import Affine, Fit, Fitted, where_absent
+from benchbench.evaluation.readouts.interface import (
+    Affine,
+    Fit,
+    Fitted,
+    Unlabelled,
+    class_sums,
+    where_absent,
+)
+from benchbench.evaluation.readouts.row_blocks import blockwise
 from benchbench.extension.errors import BadInput
 
 
@@ -24,18 +30,20 @@ def pfa(*, t: int = 2, centred: bool = True) -> Fit:
     if t < 1:
         raise BadInput(f"readout pfa: t = {t} should be at least 1")
 
-    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
-        centre = unlabelled.double().mean(0) if centred else 0.0
-        around = unlabelled.double() - centre
-        walk = torch.linalg.matrix_power(around.T @ around / len(around), t - 1)
-        rows = F.one_hot(train.labels, num_classes).double()
-        average = rows.T @ (train.z.double() - centre)
-        average /= rows.sum(0).clamp(min=1)[:, None] if centred else len(rows)
+    def fit(train: Features, val: Features, unlabelled: Unlabelled, num_classes: int) -> Fitted:
+        moments, device = unlabelled(), train.z.device
+        mean, second = moments.mean.to(device), moments.scatter.to(device) / moments.count
+        centre = mean if centred else torch.zeros_like(mean)
+        if not centred:
+            second = second + torch.outer(mean, mean)
+        walk = torch.linalg.matrix_power(second, t - 1)
+        average = class_sums(train, num_classes, centre)
+        counts = torch.bincount(train.labels, minlength=num_classes)
+        average /= counts.clamp(min=1)[:, None] if centred else len(train.labels)
         directions, offset = average @ walk, where_absent(train.labels, num_classes)
-        origin = torch.zeros_like(average[0]) - centre
-        affine = Affine(directions.T, origin @ directions.T + offset)
-        return Fitted(
-            lambda z: (z.double() - centre) @ directions.T + offset, "last", affine=affine
-        )
+        affine = Affine(directions.T.cpu(), (offset - centre @ directions.T).cpu())
+        origin, offset = centre.cpu(), offset.cpu()
+        scores = blockwise(lambda z: (z - origin) @ affine.weight + offset, origin.device)
+        return Fitted(scores, "last", affine=affine)
 
     return fit

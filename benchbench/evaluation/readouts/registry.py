@@ -22,6 +22,7 @@ READOUTS: Mapping[str, Callable[..., Fit]] = {
 }
 PINNED = {"zero_shot": with_digest}  # what reads a file is spelled with the file's content
 HEAD = "head"
+READ_MOMENTS = ("pfa",)  # what asks for the moments of unlabelled rows
 OF_NUMBERS = ("linear", "ridge", "knn", HEAD)
 
 
@@ -31,6 +32,11 @@ def check_task(text: str, num_classes: int) -> None:
     if not num_classes and name not in OF_NUMBERS:
         known = ", ".join(OF_NUMBERS)
         raise BadInput(f"readout {name} wants classes, and labels are numbers; there is {known}")
+
+
+def reads_moments(text: str) -> bool:
+    """Whether the readout asks for the moments of unlabelled rows."""
+    return parse(text)[0] in READ_MOMENTS
 
 
 def resolve_readout(text: str) -> tuple[str, Callable[[], Fit] | None]:

@@ -7,6 +7,7 @@ from benchbench.evaluation.features import Features
 from benchbench.evaluation.readouts.interface import (
     Fit,
     Fitted,
+    Unlabelled,
     goodness,
     linear_scores,
     shrunk,
@@ -27,7 +28,7 @@ def ridge(*, penalties: int = 45) -> Fit:
     if penalties < 1:
         raise BadInput(f"readout ridge needs a penalty, not {penalties}")
 
-    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
+    def fit(train: Features, val: Features, unlabelled: Unlabelled, num_classes: int) -> Fitted:
         weights, a = ridge_regression(train, val, num_classes, penalties)
         weights = weights.cpu()
         affine = split_bias(weights)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from benchbench.evaluation.features import Features
+
 ON_CPU = 2 * 10**9  # bytes
 OF_GPU = 0.25  # the share of a GPU's free memory
 
@@ -19,6 +21,13 @@ def allowed(device: torch.device) -> int:
         return ON_CPU
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(OF_GPU * (torch.cuda.mem_get_info(device)[0] + unused))
+
+
+def where_they_fit(rows: Features, device: torch.device) -> Features:
+    """The rows on the device, where that is another and they are within what is allowed there."""
+    if device.type == "cpu" or rows.z.nbytes > allowed(device):
+        return rows
+    return Features(rows.z.to(device), rows.labels.to(device))
 
 
 def split(count: int, bytes_a_row: float, memory: float) -> list[slice]:

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from benchbench.evaluation.features import Features
-from benchbench.evaluation.readouts.interface import Affine, Fit, Fitted
+from benchbench.evaluation.readouts.interface import Affine, Fit, Fitted, Unlabelled
 from benchbench.evaluation.readouts.row_blocks import blockwise
 from benchbench.extension.errors import BadInput
 from benchbench.extension.grammar import pinned
@@ -23,7 +22,7 @@ def zero_shot(*, embeddings: str = "", sha256: str = "") -> Fit:
     """
     text = torch.from_numpy(read_embeddings(embeddings)).double()
 
-    def fit(train: Features, val: Features, unlabelled: Tensor, num_classes: int) -> Fitted:
+    def fit(train: Features, val: Features, unlabelled: Unlabelled, num_classes: int) -> Fitted:
         if text.shape != (num_classes, train.z.shape[1]):
             raise BadInput(
                 f"readout zero_shot: {embeddings} is of shape {list(text.shape)}, but there are "
