@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchbench.evaluation.feature_statistics import FEWEST, drawn, effective_rank, enough_threads
 from benchbench.evaluation.features import RESOLUTION, Features
-from benchbench.evaluation.readouts.interface import Fitted, goodness, with_bias
+from benchbench.evaluation.readouts.interface import Fitted, goodness, linear_scores
 from benchbench.evaluation.readouts.linear_probe import logistic_path
 from benchbench.store.keys import key_of
 from benchbench.store.records import Validators
@@ -42,7 +42,7 @@ class Common:
     def packed(self) -> tuple[dict[str, Tensor], float | None]:
         """As a store keeps it: tensors, and a note."""
         tensors = {"ratio": self.ratio, "clusters": self.clusters}
-        return {name: one for name, one in tensors.items() if one is not None}, self.rankme
+        return {name: one.cpu() for name, one in tensors.items() if one is not None}, self.rankme
 
     @classmethod
     def unpacked(cls, tensors: Mapping[str, Tensor], note: float | None) -> "Common":
@@ -137,7 +137,8 @@ def dev(fitted: Fitted, ratio: Tensor | None, val: Features) -> float | None:
     scores = scores_of(fitted, val.z)
     if scores is None or ratio is None or not tells_a_risk(ratio):
         return None
-    return -controlled_risk(ratio, (scores.argmax(1) != val.labels).double())
+    losses = (scores.argmax(1) != val.labels).double()
+    return -controlled_risk(ratio.to(losses.device), losses)
 
 
 def tells_a_risk(weights: Tensor) -> bool:
@@ -190,12 +191,12 @@ def density_ratio(source: Tensor, target: Tensor, z: Tensor) -> Tensor:
     both, held = torch.cat([source, target]), torch.cat([held_source, held_target])
     variance = both.double().var(0).mean().item()
     if variance <= RESOLUTION**2 * both.double().square().mean().item():
-        return torch.ones(len(z), dtype=torch.float64)
+        return torch.ones(len(z), dtype=torch.float64, device=z.device)
     path = [c / variance for c in PATH]
     classifiers = logistic_path(both, sides(source, target), 2, path, MAX_ITER)
     truth = sides(held_source, held_target)
-    losses = [F.cross_entropy(with_bias(held) @ each, truth).item() for each in classifiers]
-    scores = with_bias(z) @ classifiers[losses.index(min(losses))]
+    losses = [F.cross_entropy(linear_scores(each)(held), truth).item() for each in classifiers]
+    scores = linear_scores(classifiers[losses.index(min(losses))])(z)
     return (scores[:, 1] - scores[:, 0]).exp() * len(source) / len(target)
 
 
@@ -208,7 +209,8 @@ def divided(z: Tensor) -> tuple[Tensor, Tensor]:
 
 def sides(source: Tensor, target: Tensor) -> Tensor:
     """int64: 0 for each row of the source, then 1 for each of the target."""
-    return torch.arange(2).repeat_interleave(torch.tensor([len(source), len(target)]))
+    zeros = torch.zeros(len(source), dtype=torch.int64, device=source.device)
+    return F.pad(zeros, (0, len(target)), value=1)
 
 
 def of_predictions(
@@ -276,7 +278,7 @@ def class_ami(predicted: Tensor, clusters: Tensor | None) -> float | None:
 
     if clusters is None:
         return None
-    return float(adjusted_mutual_info_score(predicted.numpy(), clusters.numpy()))
+    return float(adjusted_mutual_info_score(predicted.cpu().numpy(), clusters.cpu().numpy()))
 
 
 def clusters_of(z: Tensor, num_classes: int) -> Tensor | None:
@@ -294,7 +296,7 @@ def clusters_of(z: Tensor, num_classes: int) -> Tensor | None:
     k_means = KMeans(num_classes, n_init=STARTS, random_state=0)
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # of rows that are the same
-        clusters = k_means.fit_predict(F.normalize(z.double(), dim=1).numpy())
+        clusters = k_means.fit_predict(F.normalize(z.double(), dim=1).cpu().numpy())
     if clusters.min() == clusters.max():
         return None
     return torch.from_numpy(clusters).long()

@@ -21,6 +21,7 @@ from benchbench.evaluation.readouts.interface import Fitted
 from benchbench.evaluation.readouts.linear_probe import probe
 from benchbench.evaluation.readouts.objective_head import head
 from benchbench.evaluation.readouts.registry import resolve_readout
+from benchbench.evaluation.readouts.row_blocks import where_they_fit
 from benchbench.execution.checkpoint_writer import writing_checkpoints
 from benchbench.extension.catalog import Choice, Plugin
 from benchbench.extension.constants import TEST, TRAIN, VAL
@@ -56,6 +57,7 @@ from benchbench.training.loop import Checkpoints, Diverged, Watch, below, train
 from benchbench.training.seeds import derive_seed
 from benchbench.training.stop_signals import held_back
 
+CPU = torch.device("cpu")
 Watcher = Callable[[Stage], Watch]  # told that a stage starts; what it returns is told every step
 
 
@@ -144,7 +146,7 @@ def read_off(
     with timed("features", seconds):
         z = shift_features(encoder, encoder_key, (cell.shift.sources, cell.shift.targets), plan)
     with timed("readout", seconds):
-        fitted = fit_readout(cell, objective, z)
+        fitted = fit_readout(cell, objective, z, plan.machine.device)
         scores, predictions = score(cell, fitted, z)
     with timed("validate", seconds):
         common = common_to_readouts(cell, encoder_key, z, plan)
@@ -284,7 +286,8 @@ def first_head(
         return before.classifier
     alone = [(domain,) for domain in cell.labelled]
     z = shift_features(encoder, link.start, alone, plan)
-    train_rows, val_rows = (z.known(cell.labelled, split) for split in (TRAIN, VAL))
+    labelled = (z.known(cell.labelled, split) for split in (TRAIN, VAL))
+    train_rows, val_rows = (where_they_fit(rows, plan.machine.device) for rows in labelled)
     return probe(train_rows, val_rows, plan.pack.task.num_classes).to(plan.machine.device)
 
 
@@ -368,16 +371,20 @@ def state_of(encoder: nn.Module, objective: Objective) -> dict[str, Tensor]:
     return tensors | {f"objective.{name}": value for name, value in objective.state_dict().items()}
 
 
-def fit_readout(cell: Cell, objective: Objective | None, z: ShiftFeatures) -> Fitted:
+def fit_readout(
+    cell: Cell, objective: Objective | None, z: ShiftFeatures, device: torch.device = CPU
+) -> Fitted:
     """Fit on the labelled domains' training rows, choose on their validation rows.
 
-    Training rows of every domain of the shift are there too, without labels.
+    Training rows of every domain of the shift are there too, without labels. It is fitted on the
+    device, where the labelled rows fit there.
     """
     _, build = resolve_readout(cell.method.readout)
     if build is None:
         assert objective is not None, "Plan.check refuses a head where there is no objective"
         build = partial(head, objective.cpu().eval().predict)
-    train_rows, val_rows = (z.known(cell.labelled, split) for split in (TRAIN, VAL))
+    labelled = (z.known(cell.labelled, split) for split in (TRAIN, VAL))
+    train_rows, val_rows = (where_they_fit(rows, device) for rows in labelled)
     return build()(train_rows, val_rows, z.moments, z.pack.task.num_classes)
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchbench.evaluation.features import RESOLUTION, Features, Moments
+from benchbench.evaluation.readouts.row_blocks import blockwise, in_float64, mean_of
 from benchbench.extension.contracts import is_known
 
 Scores = Callable[[Tensor], Tensor]
@@ -34,7 +35,7 @@ class Affine:
 class Fitted:
     """Predictions, and how they were chosen."""
 
-    scores: Scores  # features [N, D] to scores [N, num_classes or 1]
+    scores: Scores  # features [N, D], on any device, to scores [N, num_classes or 1] on the same
     selection: str  # the rule: "source-val", or "last" where nothing was chosen
     chosen: Mapping[str, float] = field(default_factory=dict)
     log_odds: bool = False  # of classes, up to a constant of the row: softmax gives probabilities
@@ -52,8 +53,12 @@ def shrunk(z: Tensor, weakest: float) -> float:
     There even the weakest penalty, on ‖W‖² beside a mean over rows, would leave nothing but the
     frequencies of classes: it becomes `WEAKEST` of the features' total variance.
     """
-    variance = z.double().var(0, correction=0).sum().item() if len(z) else 0.0
-    if variance <= RESOLUTION**2 * z.double().square().sum(1).mean().item():
+    if not len(z):
+        return 1.0
+    centre = mean_of(z)
+    sums = [((part - centre).square().sum(), part.square().sum()) for _, part in in_float64(z)]
+    variance, size = (sum(each).item() / len(z) for each in zip(*sums, strict=True))
+    if variance <= RESOLUTION**2 * size:
         return 1.0
     return min(1.0, WEAKEST * variance / weakest)
 
@@ -65,16 +70,20 @@ def targets(labels: Tensor, num_classes: int) -> Tensor:
     return labels.double()[:, None]
 
 
-def class_sums(features: Features, num_classes: int) -> Tensor:
-    """float64 [K, D]"""
-    return F.one_hot(features.labels, num_classes).double().T @ features.z.double()
+def class_sums(features: Features, num_classes: int, centre: Tensor | float = 0.0) -> Tensor:
+    """float64 [K, D]: of the rows less the centre, of each class."""
+    sums = features.z.new_zeros(num_classes, features.z.shape[1], dtype=torch.float64)
+    for rows, part in in_float64(features.z):
+        sums += F.one_hot(features.labels[rows], num_classes).double().T @ (part - centre)
+    return sums
 
 
 def where_absent(labels: Tensor, num_classes: int) -> Tensor:
     """float64 [K]: 0, and for classes without a row the lowest score, so that none is predicted."""
-    absent = ~torch.isin(torch.arange(num_classes), labels)
+    absent = ~torch.isin(torch.arange(num_classes, device=labels.device), labels)
     lowest = torch.finfo(torch.float64).min
-    return torch.zeros(num_classes, dtype=torch.float64).masked_fill(absent, lowest)
+    zeros = torch.zeros(num_classes, dtype=torch.float64, device=labels.device)
+    return zeros.masked_fill(absent, lowest)
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
@@ -90,6 +99,11 @@ def goodness(scores: Tensor, labels: Tensor) -> float:
 
 def with_bias(z: Tensor) -> Tensor:
     return F.pad(z.double(), (0, 1), value=1.0)
+
+
+def linear_scores(weights: Tensor) -> Scores:
+    """``z @ weights[:-1] + weights[-1]`` of features z [N, D], for weights [D + 1, K]."""
+    return blockwise(lambda z: with_bias(z) @ weights, weights.device)
 
 
 def split_bias(weights: Tensor) -> Affine:

@@ -1,6 +1,6 @@
 """The nearest class mean, which suites call ``prototype``."""
 
-import torch.nn.functional as F
+import torch
 
 from benchbench.evaluation.features import Features
 from benchbench.evaluation.readouts.interface import (
@@ -11,6 +11,7 @@ from benchbench.evaluation.readouts.interface import (
     class_sums,
     where_absent,
 )
+from benchbench.evaluation.readouts.row_blocks import blockwise
 
 
 def prototype() -> Fit:
@@ -18,9 +19,10 @@ def prototype() -> Fit:
 
     def fit(train: Features, val: Features, unlabelled: Unlabelled, num_classes: int) -> Fitted:
         means = class_sums(train, num_classes)
-        means /= F.one_hot(train.labels, num_classes).sum(0).clamp(min=1)[:, None]
+        means /= torch.bincount(train.labels, minlength=num_classes).clamp(min=1)[:, None]
         offset = where_absent(train.labels, num_classes) - means.square().sum(1)
-        affine = Affine(2 * means.T, offset)
-        return Fitted(lambda z: 2 * z.double() @ means.T + offset, "last", affine=affine)
+        affine = Affine(2 * means.T.cpu(), offset.cpu())
+        scores = blockwise(lambda z: z @ affine.weight + affine.bias, affine.weight.device)
+        return Fitted(scores, "last", affine=affine)
 
     return fit

@@ -1,10 +1,17 @@
 """Preconditioned feature averaging."""
 
 import torch
-import torch.nn.functional as F
 
 from benchbench.evaluation.features import Features
-from benchbench.evaluation.readouts.interface import Affine, Fit, Fitted, Unlabelled, where_absent
+from benchbench.evaluation.readouts.interface import (
+    Affine,
+    Fit,
+    Fitted,
+    Unlabelled,
+    class_sums,
+    where_absent,
+)
+from benchbench.evaluation.readouts.row_blocks import blockwise
 from benchbench.extension.errors import BadInput
 
 
@@ -24,19 +31,19 @@ def pfa(*, t: int = 2, centred: bool = True) -> Fit:
         raise BadInput(f"readout pfa: t = {t} should be at least 1")
 
     def fit(train: Features, val: Features, unlabelled: Unlabelled, num_classes: int) -> Fitted:
-        moments = unlabelled()
-        centre = moments.mean if centred else torch.zeros_like(moments.mean)
-        second = moments.scatter / moments.count
+        moments, device = unlabelled(), train.z.device
+        mean, second = moments.mean.to(device), moments.scatter.to(device) / moments.count
+        centre = mean if centred else torch.zeros_like(mean)
         if not centred:
-            second = second + torch.outer(moments.mean, moments.mean)
+            second = second + torch.outer(mean, mean)
         walk = torch.linalg.matrix_power(second, t - 1)
-        rows = F.one_hot(train.labels, num_classes).double()
-        average = rows.T @ (train.z.double() - centre)
-        average /= rows.sum(0).clamp(min=1)[:, None] if centred else len(rows)
+        average = class_sums(train, num_classes, centre)
+        counts = torch.bincount(train.labels, minlength=num_classes)
+        average /= counts.clamp(min=1)[:, None] if centred else len(train.labels)
         directions, offset = average @ walk, where_absent(train.labels, num_classes)
-        affine = Affine(directions.T, offset - centre @ directions.T)
-        return Fitted(
-            lambda z: (z.double() - centre) @ directions.T + offset, "last", affine=affine
-        )
+        affine = Affine(directions.T.cpu(), (offset - centre @ directions.T).cpu())
+        origin, offset = centre.cpu(), offset.cpu()
+        scores = blockwise(lambda z: (z - origin) @ affine.weight + offset, origin.device)
+        return Fitted(scores, "last", affine=affine)
 
     return fit

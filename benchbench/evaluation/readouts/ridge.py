@@ -9,12 +9,13 @@ from benchbench.evaluation.readouts.interface import (
     Fitted,
     Unlabelled,
     goodness,
+    linear_scores,
     shrunk,
     split_bias,
     targets,
     where_absent,
-    with_bias,
 )
+from benchbench.evaluation.readouts.row_blocks import in_float64, mean_of, second_moment
 from benchbench.extension.errors import BadInput
 
 
@@ -29,8 +30,9 @@ def ridge(*, penalties: int = 45) -> Fit:
 
     def fit(train: Features, val: Features, unlabelled: Unlabelled, num_classes: int) -> Fitted:
         weights, a = ridge_regression(train, val, num_classes, penalties)
+        weights = weights.cpu()
         affine = split_bias(weights)
-        return Fitted(lambda z: with_bias(z) @ weights, "source-val", {"a": a}, affine=affine)
+        return Fitted(linear_scores(weights), "source-val", {"a": a}, affine=affine)
 
     return fit
 
@@ -44,17 +46,21 @@ def ridge_regression(
     weights = ridge_path(train.z, train.labels, num_classes, path)
     if num_classes:
         weights[:, -1] += where_absent(train.labels, num_classes)
-    right = [goodness(with_bias(val.z) @ weight, val.labels) for weight in weights]
+    right = [goodness(linear_scores(weight)(val.z), val.labels) for weight in weights]
     best = max(range(penalties), key=lambda i: (right[i], i))  # of equals the strongest
     return weights[best], path[best]
 
 
 def ridge_path(z: Tensor, labels: Tensor, num_classes: int, path: list[float]) -> Tensor:
     """Weights [P, D + 1, K], the intercept last: scikit-learn's Ridge with alpha = n a."""
-    y = targets(labels, num_classes)
-    x, mean = z.double() - z.double().mean(0), z.double().mean(0)
-    variance, basis = torch.linalg.eigh(x.T @ x / len(x))
-    along = basis.T @ (x.T @ (y - y.mean(0))) / len(x)
+    mean = mean_of(z)
+    sums = [targets(labels[rows], num_classes).sum(0) for rows, _ in in_float64(z)]
+    level = torch.stack(sums).sum(0) / len(z)
+    variance, basis = torch.linalg.eigh(second_moment(z, mean))
+    both = z.new_zeros(z.shape[1], len(level), dtype=torch.float64)
+    for rows, part in in_float64(z):
+        both += (part - mean).T @ (targets(labels[rows], num_classes) - level)
+    along = basis.T @ both / len(z)
     penalty = torch.tensor(path, dtype=torch.float64, device=z.device)[:, None, None]
     weights = basis @ (along / (variance.clamp(min=0)[:, None] + penalty))
-    return torch.cat([weights, y.mean(0) - mean @ weights[:, None]], 1)
+    return torch.cat([weights, level - mean @ weights[:, None]], 1)

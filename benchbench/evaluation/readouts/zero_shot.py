@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from benchbench.evaluation.features import Features
 from benchbench.evaluation.readouts.interface import Affine, Fit, Fitted, Unlabelled
+from benchbench.evaluation.readouts.row_blocks import blockwise
 from benchbench.extension.errors import BadInput
 from benchbench.extension.grammar import pinned
 
@@ -29,7 +30,8 @@ def zero_shot(*, embeddings: str = "", sha256: str = "") -> Fit:
             )
         directions = F.normalize(text, dim=1).T
         affine = Affine(directions, directions.new_zeros(num_classes), unit=True)
-        return Fitted(lambda z: F.normalize(z.double(), dim=1) @ directions, "last", affine=affine)
+        scores = blockwise(lambda z: F.normalize(z, dim=1) @ directions, directions.device)
+        return Fitted(scores, "last", affine=affine)
 
     return fit
 
