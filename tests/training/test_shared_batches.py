@@ -72,6 +72,7 @@ DRAWS = {
     "in place": lambda x: torch.empty(len(x)).uniform_(2, 3),
     "one for all": lambda x: torch.rand(()).expand(len(x)),
     "an order of operations": lambda x: torch.randperm(9),
+    "a share for all": lambda x: torch.distributions.Beta(1.0, 1.0).sample(),
 }
 
 
@@ -96,6 +97,8 @@ def test_a_draw_for_each_row_is_that_of_the_whole_batch(how):
         lambda x: torch.randperm(len(x)),
         lambda x: torch.bernoulli(torch.full((len(x),), 0.5)),
         lambda x: torch.nn.functional.dropout(x),
+        lambda x: torch.distributions.Beta(torch.ones(len(x)), torch.ones(len(x))).sample(),
+        lambda x: torch.normal(0.0, 1.0, (len(x),)),
         lambda x: torch.rand(len(x), generator=torch.Generator()),
     ],
 )
