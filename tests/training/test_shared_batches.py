@@ -130,6 +130,7 @@ def test_a_view_is_the_whole_tensor_made_only_when_its_values_are_asked_for(rank
         numbers = [*range(4, 7), *range(4)]  # rows of the batch that are in it
         assert mine.tolist() == [n for n, row in enumerate(numbers) if row % ranks == rank]
         assert torch.equal(part.own, plain[mine])
+        assert both[3:3].shape == (0, 3, 2, 2) and both[3:3].own.shape == (0, 3, 2, 2)
         assert torch.equal(part * 2, plain * 2) and len(asked) == 2
         assert torch.equal(torch.nn.functional.avg_pool2d(both, 2)[4:11, :, 0, 0],
                            plain.mean((2, 3)))  # fmt: skip
