@@ -1,5 +1,6 @@
 """Stages trained in several processes of this machine, each of which reads its share of a batch."""
 
+import gc
 import multiprocessing
 import signal
 import time
@@ -76,6 +77,7 @@ class Ranks:
                 self._stop()
             if not self.ranks:
                 self._start()
+            give_back_memory()
             for rank in self.ranks:
                 with suppress(OSError):  # it died, which is found below
                     rank.line.send((cell, len(links)))
@@ -177,12 +179,19 @@ def one_rank(
             while sent := line.recv():
                 cell, depth = sent
                 trained(cell, plan.links(cell)[:depth], plan, silent)
+                give_back_memory()
                 line.send(None)
             dist.destroy_process_group()
         except EOFError:
             raise
         except (Exception, SystemExit) as error:  # a plugin may exit, and means only itself
             line.send((time.monotonic(), type(error).__name__, str(error)))
+
+
+def give_back_memory() -> None:
+    """Of the GPU what is kept for later, since another process goes on there."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def backend() -> str:

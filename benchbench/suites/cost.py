@@ -91,7 +91,16 @@ class Calibration:
         return free // (self.processes or 1)
 
     def check(self, cell: Cell) -> None:
-        """BadInput if what the cell still has to do does not fit into memory."""
+        """BadInput if what the cell still has to do does not fit into memory, or if a batch has
+        fewer rows than there are processes to share it.
+        """
+        for link in self.plan.missing(cell) if self.ranks > 1 else ():
+            budget = link.stage.budget
+            if budget.batch_size // budget.parts < self._shares(cell, link):
+                raise BadInput(
+                    f"method {cell.method.name}: batch_size = {budget.batch_size} with parts = "
+                    f"{budget.parts} has no row for each of --ranks {self.ranks}; choose fewer"
+                )
         if self.processes is None:
             return
         for link in self.plan.missing(cell):

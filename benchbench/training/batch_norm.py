@@ -102,12 +102,14 @@ class OverAll(torch.autograd.Function):
         by_x = None
         if of_x:
             dist.all_reduce(sums)
-            by_x = torch.empty_like(x)
-            if x.numel():
-                scale = weight if weight is None else weight.to(mean.dtype)
-                by_x = kernels.batch_norm_backward_elemt(
+            scale = weight if weight is None else weight.to(mean.dtype)
+            by_x = (
+                kernels.batch_norm_backward_elemt(
                     gradient, x, mean, invstd, scale, sums[0], sums[1], counts
                 )
+                if x.numel()
+                else torch.empty_like(x)
+            )
         there = weight is not None
         return (
             by_x,

@@ -22,7 +22,10 @@ IN_PLACE = (
 )
 OF_ALL_ROWS = (  # what these draw hangs on the values of other rows, or on how many there are
     *(torch.bernoulli, Tensor.bernoulli, Tensor.bernoulli_, torch.multinomial, Tensor.multinomial),
-    *(torch.normal, torch.poisson, F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout),
+    *(torch.normal, torch.poisson, torch.binomial, torch._standard_gamma, torch._sample_dirichlet),
+    *(torch.dropout, torch.alpha_dropout, torch.feature_dropout, torch.rrelu, F.rrelu),
+    *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout),
+    *(F.gumbel_softmax,),
 )
 
 
@@ -41,8 +44,7 @@ class DrawsOfAll(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        permuted = func is torch.randperm and args[0] == self.count
-        if permuted or func in OF_ALL_ROWS:
+        if self._mixes_rows(func, args):
             raise NotByRow(func.__name__)
         if func in FRESH:
             return self._fresh(func, *args, **kwargs)
@@ -52,6 +54,13 @@ class DrawsOfAll(TorchFunctionMode):
             x: Tensor = args[0]
             return x.copy_(self._mine(x, lambda wide: func(wide, *args[1:], **kwargs)))
         return func(*args, **kwargs)
+
+    def _mixes_rows(self, func: Any, args: Any) -> bool:
+        if func is torch.randperm:
+            return bool(args[0] == self.count)
+        shapes = [argument.shape for argument in args if isinstance(argument, Tensor)]
+        one_for_all = shapes and not any(self.count in shape for shape in shapes)
+        return func in OF_ALL_ROWS and not one_for_all
 
     def _fresh(self, func: Any, *args: Any, **kwargs: Any) -> Tensor:
         """What is not drawn into a tensor, but made as it is drawn."""

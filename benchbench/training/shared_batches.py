@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchbench.extension.contracts import Rows, as_read
 from benchbench.training.distributed import share, world
-from benchbench.training.row_draws import DrawsOfAll, NotByRow
+from benchbench.training.row_draws import DrawsOfAll
 from benchbench.training.shares import View
 
 Augment = Callable[[Tensor], Tensor]
@@ -30,16 +30,17 @@ class SharedBatches:
         self.feed, self.whole = feed, whole
         self.augments: list[SharedAugment] = []
         self.step, self.total = 0, 0
-        self.all_rows: Rows | None = None  # of this step, where they are here
+        self.all_inputs: Tensor | None = None  # of this step, where they are here
 
     def rows(self, step: int) -> Rows:
         """This step's rows, the inputs those of this process."""
-        self.step, self.all_rows = step, None
+        self.step, self.all_inputs = step, None
         if self.whole:
             return self.feed(step)
         if any(augment.needs_all for augment in self.augments):
-            rows = self.all_rows = self.feed(step)
-            rows = Rows(rows.inputs[share()], rows.labels, rows.domains)
+            rows = self.feed(step)
+            self.all_inputs = as_read(rows.inputs)
+            rows = Rows(self.all_inputs[share()], rows.labels, rows.domains)
         else:
             rows = self.feed(step, share())
         self.total = len(rows.labels)
@@ -54,8 +55,9 @@ class SharedBatches:
 
     def everything(self, step: int) -> Tensor:
         """The inputs of all rows of a step, as an encoder reads them."""
-        here = self.all_rows if step == self.step else None
-        return as_read((here or self.feed(step)).inputs)
+        if step != self.step or self.all_inputs is None:
+            return as_read(self.feed(step).inputs)
+        return self.all_inputs
 
 
 class SharedAugment:
@@ -102,7 +104,7 @@ class SharedAugment:
         """Whether own rows become what they become among all, and as much is drawn."""
         try:
             found = self._own(inputs)
-        except (NotByRow, RuntimeError, IndexError, ValueError):
+        except Exception:  # of all rows it did not fail
             return False
         drawn = all(map(torch.equal, generators(inputs.device), after))
         return drawn and found.shape == wanted.shape and torch.allclose(found, wanted, atol=NEAR)

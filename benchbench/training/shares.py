@@ -62,7 +62,7 @@ class View(Tensor):
         low, high = torch.searchsorted(mine, torch.tensor([start, stop])).tolist()
         return View(
             self.own[low:high],
-            tuple(segments),
+            tuple(segments) or ((0, 0),),
             self.rank,
             self.ranks,
             lambda: self.whole()[start:stop],

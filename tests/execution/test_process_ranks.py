@@ -186,6 +186,7 @@ def test_an_interrupt_ends_them_with_a_checkpoint(made):
     assert not plan.trained(plan.links(cell)[0])
 
 
+@pytest.mark.slow
 def test_processes_of_torchrun_train_a_suite_together(made):
     """The first runs the cells and writes; the other trains with it, after a divergence, too."""
     folder, job, *_ = made

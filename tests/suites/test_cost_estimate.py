@@ -170,6 +170,15 @@ def test_eight_ranks_hold_what_one_device_cannot():
     assert told.batch_that_fits(budget, card, 2, 2) == 2048
 
 
+def test_a_batch_without_a_row_for_each_rank_is_refused(plan_of):
+    plan, cell = one_cell(plan_of, batch_size=12, parts=4)
+    Calibration(plan, timed=False, ranks=3).check(cell)
+    words = "batch_size = 12 with parts = 4 has no row for each of --ranks 4; choose fewer"
+    for processes in (1, None):
+        with pytest.raises(BadInput, match=words):
+            Calibration(plan, timed=False, ranks=4, processes=processes).check(cell)
+
+
 def test_a_refusal_counts_by_rank_and_names_ranks_among_its_remedies(plan_of, monkeypatch):
     plan, cell = one_cell(plan_of, "simclr", RESNET, batch_size=48)
     (link,) = plan.links(cell)

@@ -73,6 +73,7 @@ DRAWS = {
     "in place": lambda x: torch.empty(len(x)).uniform_(2, 3),
     "one for all": lambda x: torch.rand(()).expand(len(x)),
     "an order of operations": lambda x: torch.randperm(9),
+    "a share for all": lambda x: torch.distributions.Beta(1.0, 1.0).sample(),
 }
 
 
@@ -97,6 +98,8 @@ def test_a_draw_for_each_row_is_that_of_the_whole_batch(how):
         lambda x: torch.randperm(len(x)),
         lambda x: torch.bernoulli(torch.full((len(x),), 0.5)),
         lambda x: torch.nn.functional.dropout(x),
+        lambda x: torch.distributions.Beta(torch.ones(len(x)), torch.ones(len(x))).sample(),
+        lambda x: torch.normal(0.0, 1.0, (len(x),)),
         lambda x: torch.rand(len(x), generator=torch.Generator()),
     ],
 )
@@ -128,6 +131,7 @@ def test_a_view_is_the_whole_tensor_made_only_when_its_values_are_asked_for(rank
         numbers = [*range(4, 7), *range(4)]  # rows of the batch that are in it
         assert mine.tolist() == [n for n, row in enumerate(numbers) if row % ranks == rank]
         assert torch.equal(part.own, plain[mine])
+        assert both[3:3].shape == (0, 3, 2, 2) and both[3:3].own.shape == (0, 3, 2, 2)
         assert torch.equal(part * 2, plain * 2) and len(asked) == 2
         assert torch.equal(torch.nn.functional.avg_pool2d(both, 2)[4:11, :, 0, 0],
                            plain.mean((2, 3)))  # fmt: skip
