@@ -109,7 +109,7 @@ def full_fp32(*, fixed_shapes: bool = False) -> Iterator[None]:
     whole: Any = torch.backends
     cudnn, mkldnn = whole.cudnn, whole.mkldnn
     places = (  # what is general first: the others inherit it, unless they were set
-        *(whole, cudnn, mkldnn, whole.cuda.matmul, cudnn.conv, cudnn.rnn),
+        *(whole, cudnn, whole.cuda.matmul, cudnn.conv, cudnn.rnn),
         *(mkldnn.matmul, mkldnn.conv, mkldnn.rnn),
     )
     before, benchmark = [place.fp32_precision for place in places], cudnn.benchmark
