@@ -419,7 +419,7 @@ def test_what_an_encoder_is_told_is_in_its_first_key(field):
 
 
 OF_MACHINE = {"device": (torch.device("cuda"), NOTHING), "precision": ("bf16", TRAINING),
-              "compiled": (True, NOTHING)}  # fmt: skip
+              "compiled": (True, NOTHING), "memory_share": (0.5, NOTHING)}  # fmt: skip
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Machine)])
