@@ -156,12 +156,12 @@ def test_what_goes_wrong_in_one_of_them_is_raised_and_all_end(made, how, kind, w
 @pytest.mark.slow
 def test_an_interrupt_ends_them_with_a_checkpoint(made):
     folder, job, plan, _ = made
-    text = (folder / "few.toml").read_text().replace("steps = 3", "steps = 100000")
-    (folder / "long.toml").write_text(text.replace('name = "few"', 'name = "long"'))
+    text = SUITE.replace("steps = 3", "steps = 100000").replace('name = "few"', 'name = "long"')
+    (folder / "long.toml").write_text(text + methods(folder, ["well"]))
     long = Job(Suite.read(str(folder / "long.toml")), job.wanted, folder, job.store, "cpu",
                ranks=2, threads=2, checkpoint_every=0.01)  # fmt: skip
     plan = long.plan(lambda done, total: None)
-    (cell,) = [cell for cell in plan.cells if cell.method.name == "well"]
+    (cell,) = plan.cells
     before = who(folder, "well")
     checkpoint = plan.store.root / "checkpoints"
 
