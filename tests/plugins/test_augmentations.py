@@ -480,11 +480,9 @@ def test_the_hue_where_channels_tie_is_that_of_the_first_highest():
     turns = torch.linspace(-0.5, 0.5, 11)
     images = pixels.T.reshape(1, 3, 25, 5).expand(11, 3, 25, 5)
     found = operations.adjust_hue(images, turns)
-    for turn, image in zip(turns.tolist(), found, strict=True):
-        for before, after in zip(pixels.tolist(), image.flatten(1).T.tolist(), strict=True):
-            hue, saturation, value = colorsys.rgb_to_hsv(*before)
-            wanted = colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)
-            assert after == pytest.approx(wanted, abs=1e-5)
+    hsv = [colorsys.rgb_to_hsv(*pixel) for pixel in pixels.tolist()]
+    wanted = [[colorsys.hsv_to_rgb((h + t) % 1, s, v) for h, s, v in hsv] for t in turns.tolist()]
+    assert_close(found.flatten(2).mT, torch.tensor(wanted))
 
 
 def test_affine_parameters_are_uniform_and_shifts_whole_pixels(watch):
