@@ -73,14 +73,15 @@ def execute(cell: Cell, plan: Plan, watcher: Watcher) -> Record:
 
     links = plan.links(cell)
     encoder, objective, digest, stages = trained(cell, links, plan, watcher)
-    end = read_off(cell, encoder, objective, plan.encoder_key(cell), plan, seconds)
+    end, z = read_off(cell, encoder, objective, plan.encoder_key(cell), plan, seconds)
     with timed("diagnose", seconds):
-        diagnostics = diagnosed(cell, end.z, plan)
+        diagnostics = diagnosed(cell, z, plan)
+    del z  # of one state of the encoder at a time
     earlier: dict[int, Reading] = {}
     for step in links[-1].snapshots if links else ():
         key = links[-1].snapshot_key(step)
         load(encoder, objective, plan.store.read("snapshots", key))
-        earlier[step] = read_off(cell, encoder, objective, key, plan, seconds)
+        earlier[step] = read_off(cell, encoder, objective, key, plan, seconds)[0]
 
     content = packed(named_predictions(end, earlier))
     record = describe(cell, plan).model_copy(
@@ -127,7 +128,6 @@ class Reading:
     scores: tuple[Score, ...]
     validators: Validators
     predictions: Mapping[str, Tensor]  # by domain, of its test rows
-    z: ShiftFeatures
 
 
 def read_off(
@@ -137,8 +137,11 @@ def read_off(
     encoder_key: str,
     plan: Plan,
     seconds: dict[str, float],
-) -> Reading:
-    """Freeze, fit the readout, score; and what a rule of selection could choose this state by."""
+) -> tuple[Reading, ShiftFeatures]:
+    """Freeze, fit the readout, score; and what a rule of selection could choose this state by.
+
+    And the features, which diagnostics read as well.
+    """
     with timed("features", seconds):
         z = shift_features(encoder, encoder_key, (cell.shift.sources, cell.shift.targets), plan)
     with timed("readout", seconds):
@@ -148,14 +151,12 @@ def read_off(
         common = common_to_readouts(cell, encoder_key, z, plan)
         validators = validated(cell, fitted, common, z)
     selection = Selection(rule=fitted.selection, chosen=dict(fitted.chosen))
-    return Reading(selection, scores, validators, predictions, z)
+    return Reading(selection, scores, validators, predictions), z
 
 
 def validated(cell: Cell, fitted: Fitted, common: Common, z: ShiftFeatures) -> Validators:
     """Of the target, labels of validation rows enter the oracle's value alone."""
-    val_rows, target_val = (
-        z.known(domains, VAL) for domains in (cell.labelled, cell.shift.targets)
-    )
+    val_rows, target_val = z.known(cell.labelled, VAL), z.known(cell.shift.targets, VAL)
     unlabelled = z.sample(cell.shift.targets).z
     return validate(fitted, common, val_rows, unlabelled, target_val, z.pack.task.num_classes)
 

@@ -272,7 +272,7 @@ def needed(store: Store) -> dict[str, Set[str]]:
     tasks = {data: (asdict(task), versions_of(task)) for data, task in tasks_of(store).items()}
     stages: set[str] = set()
     snapshots: set[str] = set()
-    features: set[str] = set()
+    features: set[OfShift] = set()
     diagnostics: set[OfShift] = set()
     common: set[OfShift] = set()
     for one in all_needs(store):
@@ -285,9 +285,7 @@ def needed(store: Store) -> dict[str, Set[str]]:
         earlier = [snapshot_key(chain[-1], snapshot.step) for snapshot in one.snapshots]
         snapshots.update(earlier)
         encoders = [*chain, *([first] if first else []), *earlier]
-        sides = (data.sources, data.targets)
-        for encoder in encoders:
-            features.update(every_key(encoder, sides, data.fingerprint))
+        features.update((key, data.fingerprint, data.sources, data.targets) for key in encoders)
         if encoders:
             end = chain[-1] if chain else encoders[0]
             diagnostics.add((end, data.fingerprint, data.sources, data.targets))
@@ -299,7 +297,9 @@ def needed(store: Store) -> dict[str, Set[str]]:
     return {
         "stages": stages,
         "snapshots": snapshots,
-        "features": features,
+        "features": {
+            key for encoder, data, *sides in features for key in every_key(encoder, sides, data)
+        },
         "diagnostics": {diagnostics_key(*one) for one in diagnostics}
         | {common_key(*one) for one in common},
         "checkpoints": stages - here,

@@ -35,7 +35,7 @@ class Estimate:
     memory: int = 0  # bytes on the device, at the peak of a step or of extracting features
     kept: int = 0  # bytes that stay in the store
     features: int = 0  # bytes of what stays that are features
-    checkpoint: int = 0  # bytes there while a stage is trained
+    checkpoint: int = 0  # bytes there while a stage is trained: one, and the next beside it
 
     @property
     def disk(self) -> int:
@@ -147,10 +147,13 @@ class Calibration:
     def _encoded(self, cell: Cell) -> dict[str, Share]:
         """What is missing of features, and of their moments where the readout reads these."""
         plan, sides = self.plan, (cell.shift.sources, cell.shift.targets)
-        end = plan.encoder_key(cell)
-        wanted = [(end, share) for share in self._once(shares, sides)]
+        read = self._once(shares, sides)
         if reads_moments(cell.method.readout):
-            wanted += [(end, share) for share in self._once(rests, sides)]
+            read = [*read, *self._once(rests, sides)]
+        states = [plan.encoder_key(cell)]
+        for link in plan.links(cell)[-1:]:
+            states += [link.snapshot_key(step) for step in link.snapshots]
+        wanted = [(state, share) for state in states for share in read]
         for link in plan.missing(cell):
             if self._wants_probe(cell, link):
                 alone = tuple((domain,) for domain in cell.labelled)
@@ -167,7 +170,7 @@ class Calibration:
             pace.of(budget.steps),
             self._footprint(cell, link).bytes(budget),
             kept=size * (1 + len(link.snapshots)),
-            checkpoint=size * (1 + SLOTS[budget.optimizer]),
+            checkpoint=2 * size * (1 + SLOTS[budget.optimizer]),
         )
 
     def _features(self, encoder: str, share: Share) -> Estimate:

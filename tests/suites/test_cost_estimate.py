@@ -220,6 +220,16 @@ def paced(monkeypatch):
     return tried
 
 
+def test_features_take_what_was_said_of_every_state_that_is_read_off(plan_of):
+    text = SUITE.replace("precision", "snapshots = 3\nprecision").replace('"simclr"', '"erm"')
+    plan = plan_of(text)
+    said = total(Calibration(plan, timed=False).in_turn(plan.cells)).features
+    run(plan)
+    kept = [*(plan.store.root / "features").iterdir()]
+    assert len(kept) == 2 * 3, "of two domains after two, four and six steps"
+    assert 0 < sum(path.stat().st_size for path in kept) - said < 500 * len(kept), "headers"
+
+
 def test_shared_work_costs_nothing_again(plan_of, paced):
     plan = plan_of(METHODS)
     told = Calibration(plan)
@@ -232,7 +242,7 @@ def test_shared_work_costs_nothing_again(plan_of, paced):
     rows = int((plan.pack.domains != plan.pack.domain_names.index("odd")).sum())
     facts = [plan.facts(cells[0].method.encoder, name) for name in ("simclr", "lp_ft")]
     assert simclr.kept == facts[0].nbytes + 4 * rows * facts[0].width + cost.RECORD
-    assert simclr.disk == simclr.kept + 3 * facts[0].nbytes
+    assert simclr.disk == simclr.kept + 2 * 3 * facts[0].nbytes
     assert tuned.kept == facts[1].nbytes + 4 * rows * facts[1].width + cost.RECORD
     whole = total(told.in_turn(cells))
     assert whole.kept == simclr.kept + other_readout.kept + tuned.kept + erm.kept
