@@ -167,15 +167,18 @@ def common_to_readouts(cell: Cell, encoder_key: str, z: ShiftFeatures, plan: Pla
     pack, targets = plan.pack, cell.shift.targets
     key = common_key(encoder_key, pack.fingerprint, cell.labelled, targets)
     kept = plan.store.once(
-        "diagnostics", key, f"validators of {cell}", lambda: common_of(cell, z).packed()
+        "diagnostics",
+        key,
+        f"validators of {cell}",
+        lambda: common_of(cell, z, plan.machine.device).packed(),
     )
     return Common.unpacked(kept.tensors, kept.note)
 
 
-def common_of(cell: Cell, z: ShiftFeatures) -> Common:
-    train_rows, val_rows = (z.known(cell.labelled, split) for split in (TRAIN, VAL))
-    unlabelled = z.sample(cell.shift.targets).z
-    return in_common(train_rows.z, val_rows.z, unlabelled, z.pack.task.num_classes)
+def common_of(cell: Cell, z: ShiftFeatures, device: torch.device = CPU) -> Common:
+    labelled = (z.known(cell.labelled, split) for split in (TRAIN, VAL))
+    rows = where_they_fit((*labelled, z.sample(cell.shift.targets)), device)
+    return in_common(*(each.z for each in rows), num_classes=z.pack.task.num_classes)
 
 
 def named_predictions(end: Reading, earlier: Mapping[int, Reading]) -> dict[str, Tensor]:
@@ -287,7 +290,7 @@ def first_head(
     alone = [(domain,) for domain in cell.labelled]
     z = shift_features(encoder, link.start, alone, plan)
     labelled = (z.known(cell.labelled, split) for split in (TRAIN, VAL))
-    train_rows, val_rows = (where_they_fit(rows, plan.machine.device) for rows in labelled)
+    train_rows, val_rows = where_they_fit(labelled, plan.machine.device)
     return probe(train_rows, val_rows, plan.pack.task.num_classes).to(plan.machine.device)
 
 
@@ -384,7 +387,7 @@ def fit_readout(
         assert objective is not None, "Plan.check refuses a head where there is no objective"
         build = partial(head, objective.cpu().eval().predict)
     labelled = (z.known(cell.labelled, split) for split in (TRAIN, VAL))
-    train_rows, val_rows = (where_they_fit(rows, device) for rows in labelled)
+    train_rows, val_rows = where_they_fit(labelled, device)
     return build()(train_rows, val_rows, z.moments, z.pack.task.num_classes)
 
 

@@ -9,10 +9,14 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from benchbench.evaluation.features import Features, Moments
+from benchbench.evaluation.readouts import linear_probe, row_blocks
 from benchbench.evaluation.readouts.interface import accuracy
-from benchbench.evaluation.readouts.knn import knn
+from benchbench.evaluation.readouts.knn import Keys, knn
+from benchbench.evaluation.readouts.lbfgs_solver import Curvature
 from benchbench.evaluation.readouts.linear_probe import linear, logistic_path, probe
 from benchbench.evaluation.readouts.nearest_class_mean import prototype
 from benchbench.evaluation.readouts.pfa import pfa
@@ -297,3 +301,159 @@ def test_a_probe_is_the_readout_linear_as_a_layer():
     layer, fitted = probe(train, val, 4), linear()(train, val, train.z, 4)
     with torch.no_grad():
         assert torch.allclose(layer(val.z).double(), fitted.scores(val.z), rtol=1e-3, atol=1e-3)
+
+
+def few_wide_rows(n=40, width=100):
+    """Fewer rows than features, off the origin; with weak penalties they are separable."""
+    features = blobs(n, width=width)
+    return Features(features.z * torch.logspace(0, -1, width), features.labels)
+
+
+@pytest.mark.parametrize("rows", ["few", "many"])
+def test_penalties_solved_one_after_another_reach_scikit_learns_objective(rows, monkeypatch):
+    train = few_wide_rows() if rows == "few" else blobs(300)
+    monkeypatch.setattr(linear_probe, "SMALL", 0)
+    path = np.logspace(-6, 5, 45).tolist()
+    mixed = path[::2] + path[1::2]  # in any order
+    weights = logistic_path(train.z, train.labels, 4, mixed, max_iter=200)
+    for weight, c in list(zip(weights, mixed, strict=True))[::4]:
+        model = LogisticRegression(C=c, solver="newton-cg", max_iter=1000, tol=1e-9)
+        model.fit(train.z.double().numpy(), train.labels.numpy())
+        theirs = torch.tensor(np.vstack([model.coef_.T, model.intercept_]))
+        assert objective(weight, train, c) <= objective(theirs, train, c) + 1e-6
+
+
+def test_of_few_wide_rows_the_weights_lie_in_the_span_of_the_centred_rows():
+    train = few_wide_rows()
+    (weight,) = logistic_path(train.z, train.labels, 4, [1.0], max_iter=200)
+    centred = (train.z.double() - train.z.double().mean(0)).T.numpy()
+    shares, *_ = np.linalg.lstsq(centred, weight[:-1].numpy(), rcond=None)
+    assert weight.abs().max() > 0.1
+    assert np.allclose(centred @ shares, weight[:-1].numpy(), atol=1e-4)  # of the slope: 1e-5
+
+
+def two_loops(slope, pairs):
+    """Nocedal and Wright, algorithm 7.4, on numpy arrays; the oldest pair first."""
+    q, alphas = slope.copy(), []
+    for s, y in reversed(pairs):
+        alphas.append(s @ q / (y @ s))
+        q = q - alphas[-1] * y
+    s, y = pairs[-1]
+    r = s @ y / (y @ y) * q
+    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+        r = r + s * (alpha - y @ r / (y @ s))
+    return r
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 12])  # of 5 that are remembered
+def test_the_inverse_hessian_is_that_of_two_loops_over_the_last_steps(count):
+    generator = np.random.default_rng(count)
+    stiff = np.diag(generator.uniform(0.1, 9, 8))
+    known = Curvature(5, 8, torch.device("cpu"))
+    pairs = [(s, stiff @ s) for s in generator.normal(size=(count, 8))]
+    for s, y in pairs:
+        known.add(torch.tensor(s), torch.tensor(y))
+        known.add(torch.tensor(s), torch.tensor(-y))  # no curvature: skipped
+    slope = generator.normal(size=8)
+    ours = known.inverse_hessian(torch.tensor(slope)).numpy()
+    assert np.allclose(ours, two_loops(slope, pairs[-5:]), rtol=1e-9)
+    factor, more = generator.uniform(0.5, 2, 8), generator.uniform(0, 3, 8)
+    known.rescale(torch.tensor(factor), torch.tensor(more))
+    moved = [(s / factor, factor * (y + more * s)) for s, y in pairs[-5:]]
+    ours = known.inverse_hessian(torch.tensor(slope)).numpy()
+    assert np.allclose(ours, two_loops(slope, moved), rtol=1e-9)
+
+
+def test_a_step_that_loses_its_curvature_counts_for_none():
+    known = Curvature(5, 3, torch.device("cpu"))
+    s, kept = torch.tensor([1.0, 0, 0]).double(), torch.tensor([0, 1.0, 0]).double()
+    known.add(kept, 4 * kept)
+    known.add(s, 2 * s)
+    known.rescale(torch.ones(3).double(), torch.tensor([-2.0, 0, 0]).double())
+    slope = torch.tensor([3.0, 8.0, 5.0]).double()
+    assert known.inverse_hessian(slope).tolist() == [0.75, 2.0, 1.25]
+
+
+class Largest(TorchDispatchMode):
+    """The bytes of the largest storage that an operation makes, but for that of these rows."""
+
+    bytes = 0
+
+    def __init__(self, rows):
+        super().__init__()
+        self.there = rows.untyped_storage().data_ptr()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        returned = func(*args, **(kwargs or {}))
+        for each in tree_leaves(returned):
+            if isinstance(each, torch.Tensor):
+                made = each.untyped_storage()
+                self.bytes = max(self.bytes, made.nbytes() * (made.data_ptr() != self.there))
+        return returned
+
+
+@pytest.mark.parametrize("readout", ["linear", "ridge", "knn", "prototype", "pfa"])
+def test_in_little_memory_readouts_say_the_same_and_hold_no_copy_of_all_rows(readout, monkeypatch):
+    train, val, test = blobs(4000), blobs(300, seed=1), blobs(3000, seed=2)
+    moments = Moments.of(train.z)
+    options = {"linear": {"penalties": 7}, "ridge": {"penalties": 7}}.get(readout, {})
+    unbounded = READOUTS[readout](**options)(train, val, lambda: moments, 4)
+    monkeypatch.setattr(row_blocks, "ON_CPU", 200_000)
+    monkeypatch.setattr("benchbench.evaluation.readouts.knn.QUERIES", 64)
+    with Largest(train.z) as largest:
+        bounded = READOUTS[readout](**options)(train, val, lambda: moments, 4)
+    assert largest.bytes < 200_000 < 4000 * 20 * 8
+    assert bounded.chosen == unbounded.chosen
+    ours, theirs = (fitted.scores(test.z) for fitted in (bounded, unbounded))
+    tolerance = 1e-2 if readout == "linear" else 1e-6  # of a tolerance of the slope
+    assert torch.allclose(ours, theirs, atol=tolerance, rtol=0)
+    assert (ours.argmax(1) == theirs.argmax(1)).double().mean() > 0.999
+
+
+def test_a_path_in_blocks_reaches_the_objective_of_one_block(monkeypatch):
+    train = blobs(1000)
+    path = np.logspace(-6, 5, 12).tolist()
+    monkeypatch.setattr(linear_probe, "SMALL", 0)
+    whole = logistic_path(train.z, train.labels, 4, path, 200)
+    monkeypatch.setattr(row_blocks, "ON_CPU", 100_000)
+    parts = logistic_path(train.z, train.labels, 4, path, 200)
+    for one, other, c in zip(whole, parts, path, strict=True):
+        wanted = objective(one, train, c)
+        assert objective(other, train, c) == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("memory", [2 * 10**9, 20_000])
+def test_of_neighbours_as_near_those_are_taken_that_were_before(memory, monkeypatch):
+    """Each row three times: of one block, those of torch's `topk`; of more, the nearest."""
+    some = blobs(50)
+    train = Features(some.z.repeat(3, 1), torch.arange(150) % 4)
+    val = blobs(70, seed=1)
+    monkeypatch.setattr(row_blocks, "ON_CPU", memory)
+    monkeypatch.setattr("benchbench.evaluation.readouts.knn.QUERIES", 32)
+    sizes = [1, 2, 5, 20]
+    found = Keys(train.z).nearest(val.z, sizes)
+    cosines = torch.cat(
+        [F.normalize(part, dim=1) @ F.normalize(train.z, dim=1).T for part in val.z.split(32)]
+    )
+    for size, (near, index) in zip(sizes, found, strict=True):
+        wanted, which = cosines.topk(size)
+        assert torch.allclose(near, wanted, atol=1e-6)
+        assert torch.allclose(cosines.gather(1, index), near, atol=1e-6)
+        assert all(len(set(row)) == size for row in index.tolist())
+        if memory > 20_000:
+            assert torch.equal(index, which)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("readout", ["linear", "ridge", "knn", "prototype", "pfa"])
+@pytest.mark.parametrize("n", [300, 15])
+def test_a_readout_fitted_on_the_gpu_scores_rows_wherever_they_are(readout, n):
+    train, val = blobs(n), blobs(100, seed=1)
+    moments = Moments.of(train.z)
+    here = READOUTS[readout]()(train, val, lambda: moments, 4)
+    there = READOUTS[readout]()(
+        *row_blocks.where_they_fit((train, val), torch.device("cuda")), lambda: moments, 4
+    )
+    scores = there.scores(val.z)
+    assert scores.device.type == "cpu" and there.scores(val.z.cuda()).device.type == "cuda"
+    assert torch.allclose(scores, here.scores(val.z), atol=1e-2 if readout == "linear" else 1e-5)

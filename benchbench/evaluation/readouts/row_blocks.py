@@ -4,7 +4,7 @@ Beside features, labels, fitted weights and scores, and matrices of min(N, D) ×
 within `allowed` bytes. Where all of it fits, there is one block.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -23,11 +23,12 @@ def allowed(device: torch.device) -> int:
     return int(OF_GPU * (torch.cuda.mem_get_info(device)[0] + unused))
 
 
-def where_they_fit(rows: Features, device: torch.device) -> Features:
-    """The rows on the device, where that is another and they are within what is allowed there."""
-    if device.type == "cpu" or rows.z.nbytes > allowed(device):
-        return rows
-    return Features(rows.z.to(device), rows.labels.to(device))
+def where_they_fit(rows: Iterable[Features], device: torch.device) -> list[Features]:
+    """All on the device, where that is another and they are within what is allowed there."""
+    these = list(rows)
+    if device.type == "cpu" or sum(each.z.nbytes for each in these) > allowed(device):
+        return these
+    return [Features(each.z.to(device), each.labels.to(device)) for each in these]
 
 
 def split(count: int, bytes_a_row: float, memory: float) -> list[slice]:
