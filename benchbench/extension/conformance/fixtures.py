@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchbench.data.batches import Feed, resident
+from benchbench.data.batches import Feed
 from benchbench.data.dataset_loading import check_files
 from benchbench.data.pack import Pack, in_memory
 from benchbench.data.preparation import prepare
@@ -344,8 +344,8 @@ def short_run(
     encoder = make_encoder(pack.task).to(there)
     torch.manual_seed(derive_seed(seed, "objective"))
     objective = begun(make_objective(encoder, pack.task), encoder, pack.task).to(there)
-    inputs = resident(pack.inputs, there)
-    feed = Feed(pack, inputs, (source, target), (source,), batch, seed, there)
+    assert isinstance(pack.inputs, Tensor), "packs of the kit are in memory"
+    feed = Feed(pack, pack.inputs.to(there), (source, target), (source,), batch, seed, there)
     losses = train(
         encoder,
         objective,
