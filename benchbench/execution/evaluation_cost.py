@@ -12,6 +12,7 @@ from benchbench.diagnostics.geometry import Side, diagnose
 from benchbench.evaluation.criteria import common_key, in_common, validate
 from benchbench.evaluation.features import Features, Moments
 from benchbench.evaluation.readouts.registry import resolve_readout
+from benchbench.evaluation.readouts.row_blocks import allowed, where_they_fit
 from benchbench.extension.constants import TEST, TRAIN, VAL
 from benchbench.extension.grammar import parse
 from benchbench.suites.cost import Calibration, Estimate
@@ -63,7 +64,7 @@ class Sizes:
     @property
     def bytes(self) -> int:
         """Of the features, as they are kept and as what reads them joins them, and of all pairs."""
-        rows = 2 * self.unlabelled + self.val + self.test
+        rows = self.train + self.val + self.test + min(self.unlabelled, 2 * READ)
         return 2 * 4 * rows * self.width + 3 * 8 * min(self.target, FEW) ** 2
 
 
@@ -143,7 +144,9 @@ class WholeCost(Calibration):
         readout = parse(cell.method.readout)[0]
         each = self._seconds(cell.method.readout, (readout, of_readout), sizes)
         each += self._seconds("linear", VALIDATORS, sizes)
-        read = Estimate(len(states) * each, sizes.bytes + held_by_fit(readout, sizes))
+        read = Estimate(
+            len(states) * each, sizes.bytes + held_by_fit(readout, sizes, plan.machine.device)
+        )
         work[own] += read
         for number, state in enumerate(states):
             key = common_key(state, plan.pack.fingerprint, cell.labelled, cell.shift.targets)
@@ -165,7 +168,8 @@ class WholeCost(Calibration):
         tried = sizes.tried()
         key = readout, growth, tried
         if key not in self._paces:
-            self._paces[key] = trial(readout, growth, tried) / growth(name, tried)
+            self._paces[key] = trial(readout, growth, tried, self.plan.machine.device)
+            self._paces[key] /= growth(name, tried)
         return self._paces[key] * growth(name, sizes)
 
 
@@ -182,18 +186,21 @@ def program_memory(device: torch.device) -> int:
         layer(torch.zeros(2, 3, 8, 8)).sum().backward()
         torch.optim.AdamW(layer.parameters(), fused=True).step()
         for growth in (of_readout, of_validators, of_diagnostics):
-            trial("linear", growth, Sizes(40, 20, 40, 40, 20, 8, 2))
+            trial("linear", growth, Sizes(40, 20, 40, 40, 20, 8, 2), device)
     return held_memory(device)
 
 
-def held_by_fit(name: str, s: Sizes) -> int:
-    """Bytes that fitting takes beside the features: two copies in float64, and a solver's."""
-    rows = s.unlabelled if name == "pfa" else s.train
+def held_by_fit(name: str, s: Sizes, device: torch.device) -> int:
+    """Bytes that fitting takes beside features and matrices of their width: no more than allowed.
+
+    Two copies in float64, and what the solver of all penalties keeps.
+    """
     lanes = LANES["linear"] * s.classes if name == "linear" else 0
-    return 8 * (2 * rows * s.width + lanes * (2 * s.train + 10 * s.width))
+    copies = 8 * (2 * s.train * s.width + 3 * lanes * (s.train + 10 * s.width))
+    return 8 * s.width**2 + min(copies, allowed(device))
 
 
-def trial(readout: str, growth: Growth, s: Sizes) -> float:
+def trial(readout: str, growth: Growth, s: Sizes, device: torch.device) -> float:
     """Seconds of what ``growth`` is of.
 
     Features have classes apart and, as those of trained encoders, few directions of most variance:
@@ -220,6 +227,7 @@ def trial(readout: str, growth: Growth, s: Sizes) -> float:
     build = resolve_readout(readout)[1]
     assert build is not None, "a head is not tried"
     if growth is of_readout:
+        train, val = (where_they_fit(rows, device) for rows in (train, val))
         return clocked(lambda: build()(train, val, unlabelled, s.classes).scores(test.z))
     if growth is of_diagnostics:
         sides = Side.of(train, val, test), Side.of(target, val, test)

@@ -344,8 +344,8 @@ def short_run(
     encoder = make_encoder(pack.task).to(there)
     torch.manual_seed(derive_seed(seed, "objective"))
     objective = begun(make_objective(encoder, pack.task), encoder, pack.task).to(there)
-    inputs = pack.inputs.to(there) if isinstance(pack.inputs, Tensor) else pack.inputs
-    feed = Feed(pack, inputs, (source, target), (source,), batch, seed, there)
+    assert isinstance(pack.inputs, Tensor), "packs of the kit are in memory"
+    feed = Feed(pack, pack.inputs.to(there), (source, target), (source,), batch, seed, there)
     losses = train(
         encoder,
         objective,
