@@ -109,8 +109,12 @@ def test_only_linear_and_the_head_give_log_odds_and_only_of_classes(tmp_path):
     path = tmp_path / "texts.npy"
     np.save(path, noise(CLASSES, WIDTH).numpy())
     options = {"zero_shot": {"embeddings": str(path)}}
+
+    def moments() -> Moments:
+        return Moments.of(SOURCE.z)
+
     gives = {
-        name: factory(**options.get(name, {}))(SOURCE, SOURCE_VAL, SOURCE.z, CLASSES).log_odds
+        name: factory(**options.get(name, {}))(SOURCE, SOURCE_VAL, moments, CLASSES).log_odds
         for name, factory in READOUTS.items()
     }
     assert {name for name, does in gives.items() if does} == {"linear"}
