@@ -227,7 +227,7 @@ def trial(readout: str, growth: Growth, s: Sizes, device: torch.device) -> float
     build = resolve_readout(readout)[1]
     assert build is not None, "a head is not tried"
     if growth is of_readout:
-        train, val = (where_they_fit(rows, device) for rows in (train, val))
+        train, val = where_they_fit((train, val), device)
         return clocked(lambda: build()(train, val, unlabelled, s.classes).scores(test.z))
     if growth is of_diagnostics:
         sides = Side.of(train, val, test), Side.of(target, val, test)

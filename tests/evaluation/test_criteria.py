@@ -1,7 +1,6 @@
 """Validators against closed forms, slow loops, other people's code and shifts that we make."""
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -110,17 +109,20 @@ def test_only_linear_and_the_head_give_log_odds_and_only_of_classes(tmp_path):
     path = tmp_path / "texts.npy"
     np.save(path, noise(CLASSES, WIDTH).numpy())
     options = {"zero_shot": {"embeddings": str(path)}}
-    unlabelled = partial(Moments.of, SOURCE.z)
+
+    def moments() -> Moments:
+        return Moments.of(SOURCE.z)
+
     gives = {
-        name: factory(**options.get(name, {}))(SOURCE, SOURCE_VAL, unlabelled, CLASSES).log_odds
+        name: factory(**options.get(name, {}))(SOURCE, SOURCE_VAL, moments, CLASSES).log_odds
         for name, factory in READOUTS.items()
     }
     assert {name for name, does in gives.items() if does} == {"linear"}
     numbers = Features(SOURCE.z, SOURCE.z[:, 0])
-    assert not linear()(numbers, numbers, unlabelled, 0).log_odds
+    assert not linear()(numbers, numbers, numbers.z, 0).log_odds
     of_objective = head(lambda z: z[:, :CLASSES])
-    assert of_objective(SOURCE, SOURCE_VAL, unlabelled, CLASSES).log_odds
-    assert not of_objective(numbers, numbers, unlabelled, 0).log_odds
+    assert of_objective(SOURCE, SOURCE_VAL, SOURCE.z, CLASSES).log_odds
+    assert not of_objective(numbers, numbers, numbers.z, 0).log_odds
 
 
 def uneven(count: int, *, seed: int) -> Features:
@@ -437,9 +439,7 @@ def test_of_numbers_there_are_errors_and_the_rank():
         for name, its in {"source_train": SOURCE, "source_val": SOURCE_VAL}.items()
     }
     target_val = Features(TARGET_VAL.z, TARGET_VAL.z[:, 0])
-    fitted = linear()(
-        numbers["source_train"], numbers["source_val"], lambda: Moments.of(SOURCE.z), 0
-    )
+    fitted = linear()(numbers["source_train"], numbers["source_val"], SOURCE.z, 0)
     values = known_of(told(fitted=fitted, target_val=target_val, num_classes=0, **numbers))
     assert set(values) == {"source_val", "target_val", "rankme"}
     gap = fitted.scores(TARGET_VAL.z)[:, 0] - target_val.labels

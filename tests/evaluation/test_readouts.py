@@ -1,6 +1,9 @@
 """Readouts against scikit-learn and plain loops."""
 
 import hashlib
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -457,3 +460,53 @@ def test_a_readout_fitted_on_the_gpu_scores_rows_wherever_they_are(readout, n):
     scores = there.scores(val.z)
     assert scores.device.type == "cpu" and there.scores(val.z.cuda()).device.type == "cuda"
     assert torch.allclose(scores, here.scores(val.z), atol=1e-2 if readout == "linear" else 1e-5)
+
+
+IN_A_PROCESS = """
+import re, sys
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+import torch
+
+from benchbench.evaluation.readouts import row_blocks
+from benchbench.evaluation.readouts.knn import Keys
+from benchbench.evaluation.readouts.linear_probe import Regression
+
+CLASSES = 182
+row_blocks.ON_CPU = int(sys.argv[2])
+
+def anonymous():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+z = torch.from_numpy(np.load(sys.argv[1], mmap_mode="c"))
+peak, done = [0], Event()
+def watch():
+    while not done.wait(0.01):
+        peak[0] = max(peak[0], anonymous())
+before = anonymous()
+Thread(target=watch, daemon=True).start()
+problem = Regression(z, torch.arange(len(z)) % CLASSES, CLASSES)
+assert problem.held is None and len(problem.blocks) > 1
+weights = problem.along([1e-6, 1e-5], 1)
+keys = Keys(z)
+near, index = keys.nearest(z[:40], [5])[0]
+assert keys.held is None and index[:, 0].tolist() == list(range(40))
+done.set()
+print(peak[0] - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
+def test_linear_and_neighbours_of_a_memory_mapped_file_take_what_is_allowed(tmp_path):
+    """Features of 164 MB, 328 MB in float64, of which the process holds none."""
+    allowed = 300_000_000
+    rows = np.lib.format.open_memmap(tmp_path / "z.npy", "w+", "f4", (80_000, 512))
+    for start in range(0, len(rows), 8_000):
+        rows[start : start + 8_000] = np.random.default_rng(start).normal(size=(8_000, 512))
+    rows.flush()
+    command = [sys.executable, "-c", IN_A_PROCESS, str(tmp_path / "z.npy"), str(allowed)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(told.stdout) < allowed

@@ -29,6 +29,7 @@ from benchbench.suites import cost
 from benchbench.suites.cost import Pace, total
 from benchbench.training.device import held_memory
 
+CPU = torch.device("cpu")
 SECONDS = {of_readout: 5.0, of_validators: 0.5, of_common: 20.0, of_diagnostics: 100.0}
 METHODS = SUITE.replace('chain = "simclr"', """chain = "simclr"
 readout = ["linear", "knn"]
@@ -43,7 +44,7 @@ def paced(monkeypatch):
     """Stages and features take nothing, and the rest what SECONDS says. What was tried."""
     tried = []
 
-    def seconds(readout, growth, sizes):
+    def seconds(readout, growth, sizes, device):
         tried.append((readout, growth))
         return SECONDS[growth]
 
@@ -133,8 +134,8 @@ def test_a_trial_is_of_few_rows_and_takes_every_part():
     assert (few.train, few.width, few.classes) == (1000, 256, 16)
     assert SMALL.tried() == SMALL
     for growth in SECONDS:
-        assert trial("linear", growth, SMALL) > 0
-    assert trial("ridge", of_readout, replace(SMALL, classes=0)) > 0, "of numbers, too"
+        assert trial("linear", growth, SMALL, CPU) > 0
+    assert trial("ridge", of_readout, replace(SMALL, classes=0), CPU) > 0, "of numbers, too"
 
 
 def test_the_program_itself_has_a_size():
