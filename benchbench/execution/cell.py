@@ -311,7 +311,7 @@ def train_stage(
     if no_end := store.read("diverged", link.key):
         raise Diverged(no_end.note)
     if plan.on_device:
-        plan.make_room(footprint(cell, link, plan).bytes(link.stage.budget))
+        plan.make_room(footprint(cell, link, plan).bytes(link.stage.budget, world()))
     part = store.read("checkpoints", link.key)
     before = part.note["seconds"] if part else 0.0
     start = time.perf_counter()

@@ -224,6 +224,7 @@ CELLS = [
 ]
 MAY_WAIT = {  # where, and for what
     "data/batches.py": "labels and what fits are copied to the device, once a stage",
+    "data/gathering.py": "inputs are copied to the device, once a stage",
     "training/loop.py": "the losses are looked at once in 50 steps, and read at the end",
     "training/memory.py": "its counter stands between an operation and the line of it",
     "store/": "what is kept is written",

@@ -445,7 +445,7 @@ def test_a_budget_runs_what_fits(invoke, monkeypatch):
     paces = {"simclr": 4.0, "erm": 2.0}
     monkeypatch.setattr(cost, "pace_of", lambda c, link, p: Pace(0.0, paces[c.method.name]))
     monkeypatch.setattr(cost, "seconds_per_row", lambda encoder, plan: 0.0)
-    monkeypatch.setattr(evaluation_cost, "trial", lambda readout, growth, sizes: 0.0)
+    monkeypatch.setattr(evaluation_cost, "trial", lambda *of: 0.0)
     status, out, _ = invoke("--dry-run", "--budget", "10s")
     assert status == 0
     assert "erm · scans > photos · seed 0: to run, about 6 s" in out

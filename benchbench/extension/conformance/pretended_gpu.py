@@ -177,6 +177,7 @@ class PretendedGpu(ExitStack):
             yield torch.cuda.random, name, nothing
         yield torch.autocast, "__init__", on_the_cpu
         yield Tensor, "pin_memory", lambda this, *args: this.clone()  # threads do so, too
+        yield Tensor, "record_stream", nothing  # its arguments are read before a mode is asked
         for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
             yield torch.optim.Optimizer, name, nothing
 
@@ -276,8 +277,6 @@ class Functions(TorchFunctionMode):
             return func(*args, **options)
         if func is Tensor.get_device:
             return gpu.device(args[0]).index if gpu.device(args[0]) == CUDA else -1
-        if func is Tensor.record_stream:
-            return None
         if func in (Tensor.to, Tensor.cuda, Tensor.cpu):
             return self._moved(func, *args, **options)
         if func in READ_ON_THE_HOST and gpu.device(args[0]) == CUDA:
