@@ -176,8 +176,8 @@ def common_to_readouts(cell: Cell, encoder_key: str, z: ShiftFeatures, plan: Pla
 
 def common_of(cell: Cell, z: ShiftFeatures, device: torch.device = CPU) -> Common:
     labelled = (z.known(cell.labelled, split) for split in (TRAIN, VAL))
-    rows = where_they_fit((*labelled, z.sample(cell.shift.targets)), device)
-    return in_common(*(each.z for each in rows), num_classes=z.pack.task.num_classes)
+    train, val, target = where_they_fit((*labelled, z.sample(cell.shift.targets)), device)
+    return in_common(train.z, val.z, target.z, z.pack.task.num_classes)
 
 
 def named_predictions(end: Reading, earlier: Mapping[int, Reading]) -> dict[str, Tensor]:

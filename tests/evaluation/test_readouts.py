@@ -501,7 +501,7 @@ print(peak[0] - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
 def test_linear_and_neighbours_of_a_memory_mapped_file_take_what_is_allowed(tmp_path):
-    """Features of 328 MB, 655 MB in float64; libraries and the gaps of the heap take up to 200 MB."""
+    """Features of 328 MB, 655 MB in float64; libraries and gaps of the heap take up to 200 MB."""
     allowed = 300_000_000
     rows = np.lib.format.open_memmap(tmp_path / "z.npy", "w+", "f4", (160_000, 512))
     for start in range(0, len(rows), 8_000):
