@@ -156,7 +156,7 @@ class Regression:
                 torch.matmul(self.centred(rows), self.basis, out=self.held[rows])
 
     def centred(self, rows: slice) -> Tensor:
-        return self.z[rows].double() - self.centre
+        return self.z[rows] - self.centre  # in float64
 
     def cross_entropy(self, w: Tensor) -> tuple[float, Tensor]:
         """Its value and its slope at w [K, D + 1]."""
