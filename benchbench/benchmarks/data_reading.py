@@ -164,7 +164,9 @@ def gathering(side: int, batch_size: int, rounds: int) -> dict[str, list[float]]
         pixels = random_data(side, rows=4 * batch_size).inputs
         assert isinstance(pixels, Tensor), "they are made in memory"
         np.save(Path(folder) / "pixels.npy", pixels.numpy())
-        mapped = torch.from_numpy(np.load(Path(folder) / "pixels.npy", mmap_mode="c"))
+        mapped = torch.from_numpy(
+            np.load(Path(folder) / "pixels.npy", mmap_mode="c", allow_pickle=False)
+        )
         streamed, generator = (
             Streamed(mapped, torch.device("cpu")),
             torch.Generator().manual_seed(0),
