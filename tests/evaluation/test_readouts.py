@@ -319,6 +319,7 @@ def test_penalties_solved_one_after_another_reach_scikit_learns_objective(rows, 
     path = np.logspace(-6, 5, 45).tolist()
     mixed = path[::2] + path[1::2]  # in any order
     weights = logistic_path(train.z, train.labels, 4, mixed, max_iter=200)
+    assert weights.shape == (45, train.z.shape[1] + 1, 4)
     for weight, c in list(zip(weights, mixed, strict=True))[::4]:
         model = LogisticRegression(C=c, solver="newton-cg", max_iter=1000, tol=1e-9)
         model.fit(train.z.double().numpy(), train.labels.numpy())
@@ -420,6 +421,7 @@ def test_a_path_in_blocks_reaches_the_objective_of_one_block(monkeypatch):
     whole = logistic_path(train.z, train.labels, 4, path, 200)
     monkeypatch.setattr(row_blocks, "ON_CPU", 100_000)
     parts = logistic_path(train.z, train.labels, 4, path, 200)
+    assert whole.shape == parts.shape == (12, train.z.shape[1] + 1, 4)
     for one, other, c in zip(whole, parts, path, strict=True):
         wanted = objective(one, train, c)
         assert objective(other, train, c) == pytest.approx(wanted, abs=1e-6)
