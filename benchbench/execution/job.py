@@ -204,7 +204,8 @@ def check_same(plan: Plan, task: Task) -> None:
 
 def ending(error: BaseException) -> tuple[Status, str]:
     """How a cell ended that has no score, and why in a line that names no user."""
-    reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    told = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())]
+    reason = "; ".join(each.partition("\n")[0] for each in told)
     return failure(error), reason.replace(str(Path.home()), "~")
 
 

@@ -96,13 +96,13 @@ def objective_factory(thing: Any) -> Callable[..., Objective]:
                 loss: Tensor = (self.loss or thing)(encoder, batch)
             except (AttributeError, TypeError) as error:
                 hidden = [n for n in ("labels", "domains") if n not in self.reads]
-                if not hidden or "NoneType" not in str(error):
-                    raise
-                name = getattr(thing, "__name__", "loss")
-                raise TypeError(
-                    f"{error} (batch.{hidden[0]} is None unless the loss says that it reads them: "
-                    f"{name}.reads = {{{hidden[0]!r}}})"
-                ) from error
+                if hidden and "NoneType" in str(error):
+                    name = getattr(thing, "__name__", "loss")
+                    error.add_note(
+                        f"batch.{hidden[0]} is None unless the loss says that it reads them: "
+                        f"{name}.reads = {{{hidden[0]!r}}}"
+                    )
+                raise
             return loss
 
     Function.__doc__ = inspect.getdoc(thing) or Function.__doc__
