@@ -3,7 +3,10 @@
 import os
 import signal
 import threading
+import time
+from collections.abc import Sequence
 from multiprocessing import connection, forkserver, parent_process
+from multiprocessing.process import BaseProcess
 
 
 def end_with_parent() -> None:
@@ -17,6 +20,18 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def ended_within(seconds: float, processes: Sequence[BaseProcess]) -> None:
+    """Wait for processes that were asked to end; those that have not by then are killed."""
+    deadline = time.monotonic() + seconds
+    try:
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+    finally:  # also where a second interrupt ends the wait
+        for process in processes:
+            process.kill()
+            process.join()
 
 
 def start_server() -> None:

@@ -8,21 +8,24 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchbench.diagnostics.geometry import ROWS as LOOKED_AT
 from benchbench.diagnostics.geometry import Side, diagnose
-from benchbench.evaluation.criteria import common_key, in_common, validate
+from benchbench.evaluation.criteria import FEW, PATH, common_key, in_common, validate
+from benchbench.evaluation.criteria import ROWS as READ
 from benchbench.evaluation.features import Features, Moments
+from benchbench.evaluation.readouts.linear_probe import linear
 from benchbench.evaluation.readouts.registry import resolve_readout
 from benchbench.evaluation.readouts.row_blocks import allowed, where_they_fit
 from benchbench.extension.constants import TEST, TRAIN, VAL
-from benchbench.extension.grammar import parse
+from benchbench.extension.grammar import options_of, parse
 from benchbench.suites.cost import Calibration, Estimate
 from benchbench.suites.plan import Plan
 from benchbench.suites.suite import Cell
 from benchbench.training.device import held_memory
 
 STEPS = 60  # of a solver, in the mean: how solving grows beside decomposing
-LANES = {"linear": 45, "validators": 9, "diagnostics": 1}  # penalties that are solved for at once
-FEW, READ, LOOKED_AT = 2_000, 10_000, 5_000  # the most rows of a side: see criteria and geometry
+PENALTIES: int = options_of(linear)["penalties"]
+LANES = {"linear": PENALTIES, "validators": len(PATH), "diagnostics": 1}  # penalties of each fit
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,12 @@ def of_readout(name: str, s: Sizes) -> float:
     """Operations of fitting a readout and of scoring, up to a factor."""
     scored = float(s.val + s.test) * s.width * max(s.classes, 1)
     if name == "linear" and s.classes:
-        return solving(s.train, s.width, s.classes, LANES["linear"]) + 45 * scored
+        return solving(s.train, s.width, s.classes, LANES["linear"]) + PENALTIES * scored
     if name in ("linear", "ridge"):
         space = min(s.train, s.width)
-        return s.train * s.width * space + 10.0 * space**3 + 45 * scored
+        return s.train * s.width * space + 10.0 * space**3 + PENALTIES * scored
     if name == "knn":
-        return float(5 * s.val + s.test) * s.train * s.width
+        return float(s.val + s.test) * s.train * s.width
     if name == "pfa":
         return float(s.unlabelled) * s.width**2 + 10.0 * s.width**3 + scored
     return s.train * s.width + scored

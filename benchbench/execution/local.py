@@ -15,7 +15,7 @@ from typing import Protocol, Self
 import torch
 
 from benchbench.execution.cell import Watcher
-from benchbench.execution.child_processes import end_with_parent, start_server
+from benchbench.execution.child_processes import end_with_parent, ended_within, start_server
 from benchbench.execution.job import (
     Ended,
     Job,
@@ -104,14 +104,7 @@ class Processes:
     def __exit__(self, *error: object) -> None:
         for worker in self.workers:
             worker.process.terminate()
-        deadline = time.monotonic() + GRACE
-        try:
-            for worker in self.workers:
-                worker.process.join(max(0.0, deadline - time.monotonic()))
-        finally:  # also where a second interrupt ends the grace
-            for worker in self.workers:
-                worker.process.kill()
-                worker.process.join()
+        ended_within(GRACE, [worker.process for worker in self.workers])
 
     @property
     def free(self) -> int:

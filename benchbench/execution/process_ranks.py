@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from benchbench.execution.cell import silent, trained
-from benchbench.execution.child_processes import end_with_parent, start_server
+from benchbench.execution.child_processes import end_with_parent, ended_within, start_server
 from benchbench.extension.errors import BadInput
 from benchbench.extension.process_isolation import how_it_died
 from benchbench.suites.plan import Link, Plan
@@ -141,14 +141,10 @@ class Ranks:
 
     def _gone(self) -> None:
         """Once they are asked to end, they have GRACE for it."""
-        deadline = time.monotonic() + GRACE
         try:
+            ended_within(GRACE, [rank.process for rank in self.ranks])
+        finally:
             for rank in self.ranks:
-                rank.process.join(max(0.0, deadline - time.monotonic()))
-        finally:  # also where a second interrupt ends the grace
-            for rank in self.ranks:
-                rank.process.kill()
-                rank.process.join()
                 rank.line.close()
             if self.ranks:
                 self.folder.cleanup()
